@@ -1,0 +1,81 @@
+package eventlog
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// cursor reads fields from the front of b. After the first field that is not
+// there all reads give zero values and err is set.
+type cursor struct {
+	b   []byte
+	off int // of the next byte
+	err error
+}
+
+func (c *cursor) more() bool { return c.err == nil && c.off < len(c.b) }
+
+// take returns the next n bytes, in place.
+func (c *cursor) take(n uint32) []byte {
+	if c.err != nil {
+		return nil
+	}
+	if left := len(c.b) - c.off; uint64(n) > uint64(left) {
+		c.err = fmt.Errorf("field of %d bytes where %d are left: %w", n, left, ErrTruncated)
+		return nil
+	}
+	v := c.b[c.off : c.off+int(n) : c.off+int(n)]
+	c.off += int(n)
+	return v
+}
+
+func (c *cursor) u8() uint8 {
+	if v := c.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (c *cursor) le16() uint16 {
+	if v := c.take(2); v != nil {
+		return binary.LittleEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (c *cursor) le32() uint32 {
+	if v := c.take(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (c *cursor) be32() uint32 {
+	if v := c.take(4); v != nil {
+		return binary.BigEndian.Uint32(v)
+	}
+	return 0
+}
+
+// tlv returns the value of a CEL-TLV field, which must be of type t.
+func (c *cursor) tlv(t uint8, what string) []byte {
+	got, v := c.anyTLV()
+	if c.err == nil && got != t {
+		c.err = fmt.Errorf("TLV type %d where %s (%d) belongs: %w", got, what, t, ErrMalformed)
+		return nil
+	}
+	return v
+}
+
+func (c *cursor) anyTLV() (t uint8, v []byte) {
+	t = c.u8()
+	return t, c.take(c.be32())
+}
+
+// end makes it an error that bytes are left.
+func (c *cursor) end() error {
+	if c.err == nil && c.off != len(c.b) {
+		c.err = fmt.Errorf("%d bytes too many: %w", len(c.b)-c.off, ErrMalformed)
+	}
+	return c.err
+}
