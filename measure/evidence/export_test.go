@@ -1,0 +1,6 @@
+package evidence
+
+// ForgetLogs empties the memory of logs that v has found good.
+func ForgetLogs(v *Verifier) {
+	v.stories = cache[storyKey, *story]{limit: keptLogBytes}
+}

@@ -1,0 +1,75 @@
+package evidence_test
+
+import (
+	"crypto/elliptic"
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"waxseal/measure"
+	"waxseal/measure/evidence"
+	"waxseal/measure/evidence/evidencetest"
+)
+
+// public is the TPMT_PUBLIC of an attestation key on P-256, with an empty
+// policy.
+func public(t testing.TB, r *evidencetest.Router, attributes uint32, hash measure.Alg) []byte {
+	point := must(r.AK.PublicKey.Bytes())(t)
+	be := binary.BigEndian
+	b := be.AppendUint16([]byte{0, 0x23}, uint16(measure.SHA256))
+	b = be.AppendUint32(b, attributes)
+	b = append(b, 0, 0, 0, 0x10, 0, 0x18)
+	b = append(be.AppendUint16(b, uint16(hash)), 0, 3, 0, 0x10)
+	b = append(append(b, 0, 32), point[1:33]...)
+	return append(append(b, 0, 32), point[33:]...)
+}
+
+// 0x50072: fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
+const attestation = 0x00050072
+
+func TestEnrolledKeyIsHeldAgainstTheQuote(t *testing.T) {
+	r := booted(t, elliptic.P256())
+	b := ask(t, r, measure.SHA256)
+	b.trust.Public = public(t, r, attestation, measure.SHA256)
+	if _, err := b.verify(); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("quote that names another signer: %v, want: %v", err, evidence.ErrKey)
+	}
+	key := must(evidence.ParseAttestationKey(b.trust.Public))(t)
+	b.attest(t, func(a *evidencetest.Attest) { a.Signer = key.QualifiedName() })
+	must(b.verify())(t)
+
+	b.trust.Public = public(t, must(evidencetest.New("WX-0002", elliptic.P256()))(t), attestation, measure.SHA256)
+	if _, err := b.verify(); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("another key was enrolled: %v, want: %v", err, evidence.ErrKey)
+	}
+}
+
+// D-18: a key that is not restricted to its TPM's own words proves nothing.
+func TestKeysThatAreNoAttestationKeysAreRefused(t *testing.T) {
+	r := must(evidencetest.New("WX-0001", elliptic.P256()))(t)
+	for name, attributes := range map[string]uint32{
+		"not restricted": attestation &^ (1 << 16), "not fixedTPM": attestation &^ (1 << 1),
+		"not fixedParent": attestation &^ (1 << 4), "not sensitiveDataOrigin": attestation &^ (1 << 5),
+		"does not sign": attestation &^ (1 << 18), "also decrypts": attestation | 1<<17,
+	} {
+		if _, err := evidence.ParseAttestationKey(public(t, r, attributes, measure.SHA256)); !errors.Is(err, evidence.ErrKey) {
+			t.Errorf("%s: %v, want: %v", name, err, evidence.ErrKey)
+		}
+	}
+	if _, err := evidence.ParseAttestationKey(public(t, r, attestation, measure.SHA1)); !errors.Is(err, evidence.ErrScheme) {
+		t.Errorf("signs over SHA-1: %v, want: %v", err, evidence.ErrScheme)
+	}
+	good := public(t, r, attestation, measure.SHA256)
+	for n := range good {
+		if _, err := evidence.ParseAttestationKey(good[:n]); err == nil {
+			t.Errorf("public area cut at byte %d is accepted", n)
+		}
+	}
+	if _, err := evidence.ParseAttestationKey(append(good, 0)); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("trailing byte: %v, want: %v", err, evidence.ErrKey)
+	}
+	good[len(good)-1] ^= 1
+	if _, err := evidence.ParseAttestationKey(good); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("point beside the curve: %v, want: %v", err, evidence.ErrKey)
+	}
+}
