@@ -1,0 +1,174 @@
+// Package agent is the resident part of a router: it answers challenges,
+// enrollment and questions about its log over gRPC.
+//
+// It serves TLS 1.3 only. The server's key is the IDevID in the TPM, under the
+// owner's certificate once one is installed and the maker's before. Clients
+// show a certificate of the owner's trust anchors for every call; a device
+// without anchors answers only the calls that show who it is, to everyone.
+//
+// The package opens no device and no kernel file: what it needs of a TPM is
+// given to it behind small interfaces. It never extends a PCR, never judges a
+// measurement, and never answers a challenge without a quote.
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"waxseal/agent/attestz"
+	"waxseal/agent/challenge"
+	"waxseal/agent/enrollz"
+	"waxseal/measure/wire"
+)
+
+// Agent is an agent that is ready to serve.
+type Agent struct {
+	config  Config
+	attestz *attestz.Server
+	enrollz *enrollz.Server
+	owned   bool
+	server  *grpc.Server
+}
+
+// Run serves until ctx is done.
+func Run(ctx context.Context, c Config) error {
+	a, err := New(c)
+	if err != nil {
+		return err
+	}
+	listen := c.Listen
+	if listen == "" {
+		listen = ":" + strconv.Itoa(wire.Port)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return a.Serve(ctx, l)
+}
+
+// New checks the configuration and takes up the stored enrollment.
+func New(c Config) (*Agent, error) {
+	c.Limits = c.Limits.withDefaults()
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if err := c.Card.Check(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	anchors, err := parseAnchors(c.OwnerCA)
+	if err != nil {
+		return nil, fmt.Errorf("agent: owner CA: %w", err)
+	}
+	keys, err := c.keys()
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a := &Agent{config: c, owned: anchors != nil}
+	a.enrollz, err = enrollz.New(enrollz.Config{
+		Card: c.Card, IAK: c.IAKCert, IDevID: c.IDevIDCert,
+		Keys: keys, Anchors: anchors, Store: enrollz.NewStore(c.State), Now: c.Now,
+	})
+	if errors.Is(err, enrollz.ErrStored) {
+		c.Log.Warn("device counts as not enrolled", "cause", err)
+	}
+	a.attestz = attestz.New(attestz.Config{
+		Card: c.Card, Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
+		Unattested: c.Unattested, Queue: c.Limits.Queue,
+		OIAK: func() wire.Chain { return a.enrollz.Current().OIAK },
+	})
+	creds, err := newIdentity(c, anchors, a.enrollz.Current)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a.server = a.newServer(creds)
+	return a, nil
+}
+
+// keys returns the public keys that certificates of an owner must be of.
+func (c Config) keys() (enrollz.Keys, error) {
+	var keys enrollz.Keys
+	if c.IAK != nil {
+		iak, ok := c.IAK.(*ecdsa.PublicKey)
+		if !ok {
+			return keys, fmt.Errorf("IAK is a %T: need an ECDSA key", c.IAK)
+		}
+		keys.IAK = iak
+	}
+	if c.IDevID != nil {
+		idevid, ok := c.IDevID.Public().(*ecdsa.PublicKey)
+		if !ok {
+			return keys, fmt.Errorf("IDevID is a %T: need an ECDSA key", c.IDevID.Public())
+		}
+		keys.IDevID = idevid
+	}
+	return keys, nil
+}
+
+func (a *Agent) newServer(id *identity) *grpc.Server {
+	l := a.config.Limits
+	guard := newGuard(a.owned, l, a.config.Log)
+	s := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(id.tlsConfig())),
+		grpc.ConnectionTimeout(l.Handshake),
+		grpc.MaxRecvMsgSize(wire.MaxRequest),
+		grpc.MaxConcurrentStreams(l.Streams),
+		grpc.MaxHeaderListSize(16<<10),
+		grpc.ReadBufferSize(8<<10),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 30 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: l.Idle,
+			Time:              5 * time.Minute,
+			Timeout:           20 * time.Second,
+		}),
+		grpc.InTapHandle(guard.admit),
+		grpc.UnaryInterceptor(guard.unary),
+		grpc.StreamInterceptor(guard.stream),
+	)
+	wire.RegisterAttestz(s, a.attestz)
+	wire.RegisterEnrollz(s, a.enrollz)
+	wire.RegisterContents(s, challenge.Server{Source: a.config.Kept, State: a.Status})
+	return s
+}
+
+// Status tells whether the device can attest now.
+func (a *Agent) Status() wire.Status {
+	reason := a.attestz.Reason()
+	return wire.Status{
+		Attested: reason == "",
+		Enrolled: a.enrollz.Current().Enrolled(),
+		Owned:    a.owned,
+		Reason:   reason,
+	}
+}
+
+// Serve serves on l until ctx is done, and closes l. Calls that are being
+// answered get Limits.Stop to end.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	a.config.Log.Info("agent serves", "address", l.Addr().String(), "serial", a.config.Card.Serial,
+		"owned", a.owned, "enrolled", a.enrollz.Current().Enrolled(), "unattested", a.attestz.Reason())
+	failed := make(chan error, 1)
+	go func() { failed <- a.server.Serve(newGate(l, a.config.Limits)) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("agent: %w", err)
+	case <-ctx.Done():
+	}
+	cut := time.AfterFunc(a.config.Limits.Stop, a.server.Stop)
+	defer cut.Stop()
+	a.server.GracefulStop()
+	return nil
+}

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"crypto"
+	"log/slog"
+	"time"
+
+	"waxseal/agent/attestz"
+	"waxseal/agent/challenge"
+	"waxseal/measure/eventlog"
+	"waxseal/measure/wire"
+)
+
+// Config is what an agent works with. A device without a TPM leaves Quoter,
+// IAK and IDevID nil and says so in Unattested: it is then served by an
+// ephemeral certificate and answers no challenge.
+type Config struct {
+	Listen string    // TCP address; empty: ":9339"
+	Card   wire.Card // who this device is; all fields filled
+
+	Quoter     attestz.Quoter   // the TPM, quoting with the IAK; nil: no TPM
+	Recorder   attestz.Recorder // what was measured; *measure.Recorder. nil: nothing was
+	Firmware   eventlog.Log     // the firmware's events; zero where it has left no log
+	Unattested string           // why the device cannot attest, for example "no TPM", "boot incomplete"; empty: it can
+
+	IAK        crypto.PublicKey // *ecdsa.PublicKey of the IAK; nil: no key
+	IDevID     crypto.Signer    // signs TLS handshakes in the TPM, an ECDSA key; nil: no key
+	IAKCert    wire.Chain       // the maker's certificate of the IAK; empty: not provisioned
+	IDevIDCert wire.Chain       // the maker's certificate of the IDevID; empty: not provisioned
+
+	OwnerCA []byte           // PEM of the owner's trust anchors, as measured; empty: the device has no owner
+	State   string           // directory on a disk that survives a reboot, for the owner's certificates
+	Kept    challenge.Source // contents by SHA-256; nil: none
+
+	Limits Limits           // zero fields: the defaults
+	Log    *slog.Logger     // nil: slog.Default()
+	Now    func() time.Time // the device's clock; nil: time.Now
+}
+
+// Limits bound what strangers can make the agent do. Zero fields take the
+// value named.
+type Limits struct {
+	Connections int           // open at once: 128
+	PerPeer     int           // open at once from one address: 32
+	DialRate    float64       // new connections of one address per second: 5, in bursts of four seconds' worth
+	Handshake   time.Duration // until TLS and HTTP/2 are set up: 10 s
+	Signatures  int           // handshakes that may wait for the TPM at once: 4
+	Streams     uint32        // calls at once on one connection: 16
+	Call        time.Duration // for one call, the reading of its request included: 30 s
+	AttestRate  float64       // challenges of one address per second: 5, in bursts of four seconds' worth
+	Queue       int           // challenges that may wait for the TPM: 16
+	Idle        time.Duration // until a connection without calls is closed: 30 min
+	Stop        time.Duration // for calls to end when the agent stops: 5 s
+}
+
+func (l Limits) withDefaults() Limits {
+	fill(&l.Connections, 128)
+	fill(&l.PerPeer, 32)
+	fill(&l.DialRate, 5)
+	fill(&l.Handshake, 10*time.Second)
+	fill(&l.Signatures, 4)
+	fill(&l.Streams, 16)
+	fill(&l.Call, 30*time.Second)
+	fill(&l.AttestRate, 5)
+	fill(&l.Queue, 16)
+	fill(&l.Idle, 30*time.Minute)
+	fill(&l.Stop, 5*time.Second)
+	return l
+}
+
+// fill gives a zero value its default.
+func fill[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"waxseal/measure/wire"
+)
+
+// withoutOwner are the calls that a device without trust anchors answers, to
+// everyone: they show who it is and that it can or cannot attest.
+var withoutOwner = []string{
+	wire.MethodGetIAKCert,
+	wire.MethodCardID,
+	wire.MethodChallenge,
+	wire.MethodGetIDevIDCSR,
+	wire.MethodContentStatus,
+}
+
+// guard stands before every call.
+type guard struct {
+	owned  bool
+	limits Limits
+	attest *meter
+	log    *slog.Logger
+}
+
+func newGuard(owned bool, l Limits, log *slog.Logger) *guard {
+	return &guard{owned, l, newMeter(l.AttestRate), log}
+}
+
+// admit gives each call its deadline before the request is read, so that one
+// that never ends does not hold its stream for ever, and refuses what the
+// caller may not ask.
+func (g *guard) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if err := g.allow(ctx, info.FullMethodName); err != nil {
+		return ctx, wire.Refuse(err)
+	}
+	limited, cancel := context.WithTimeout(ctx, g.limits.Call)
+	context.AfterFunc(ctx, cancel)
+	return limited, nil
+}
+
+func (g *guard) allow(ctx context.Context, method string) error {
+	if !g.owned && !slices.Contains(withoutOwner, method) {
+		return fmt.Errorf("%w: this device has no owner: owner-ca.pem is not on its configuration partition", wire.ErrDenied)
+	}
+	if method != wire.MethodAttest {
+		return nil
+	}
+	if from, ok := peer.FromContext(ctx); ok && !g.attest.allow(peerOf(from.Addr), time.Now()) {
+		return fmt.Errorf("%w: more than %g challenges a second from one address", wire.ErrBusy, g.limits.AttestRate)
+	}
+	return nil
+}
+
+func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, call grpc.UnaryHandler) (any, error) {
+	start := time.Now()
+	resp, err := call(ctx, req)
+	g.report(ctx, info.FullMethod, start, err)
+	return resp, err
+}
+
+func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, call grpc.StreamHandler) error {
+	start := time.Now()
+	err := call(srv, ss)
+	g.report(ss.Context(), info.FullMethod, start, err)
+	return err
+}
+
+// report logs a call: what broke inside the device as an error, the rest for
+// whoever looks closer.
+func (g *guard) report(ctx context.Context, method string, start time.Time, err error) {
+	level := slog.LevelDebug
+	if status.Code(err) == codes.Internal {
+		level = slog.LevelError
+	}
+	if method == wire.MethodRotateOIAK {
+		level = max(level, slog.LevelInfo)
+	}
+	attrs := []slog.Attr{slog.String("method", method), slog.Duration("took", time.Since(start))}
+	if from, ok := peer.FromContext(ctx); ok {
+		attrs = append(attrs, slog.String("peer", from.Addr.String()))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("cause", err.Error()))
+	}
+	g.log.LogAttrs(ctx, level, "call", attrs...)
+}

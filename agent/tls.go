@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"slices"
+	"sync"
+	"time"
+
+	"waxseal/agent/enrollz"
+	"waxseal/measure/wire"
+)
+
+// ticketLife is how long sessions resume under one ticket key.
+const ticketLife = 24 * time.Hour
+
+// parseAnchors returns the owner's trust anchors, or nil for empty text.
+func parseAnchors(pem []byte) (*x509.CertPool, error) {
+	if len(pem) == 0 {
+		return nil, nil
+	}
+	chain, err := wire.ParseChain(string(pem))
+	if err != nil {
+		return nil, err
+	}
+	certs, err := chain.Certificates()
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		if !c.IsCA {
+			return nil, fmt.Errorf("%s is not a CA certificate", c.Subject)
+		}
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
+
+// identity is the server's side of TLS: which certificate is shown, and which
+// clients are heard.
+type identity struct {
+	anchors *x509.CertPool // nil: clients need no certificate
+	now     func() time.Time
+	current func() enrollz.Enrollment
+	maker   tls.Certificate
+	signer  crypto.Signer // nil: maker is the only certificate there is
+
+	mu     sync.Mutex // guards what follows
+	config *tls.Config
+	shown  wire.Chain // the certificate that config was made for
+	made   time.Time
+}
+
+func newIdentity(c Config, anchors *x509.CertPool, current func() enrollz.Enrollment) (*identity, error) {
+	id := &identity{anchors: anchors, now: c.Now, current: current}
+	if c.IDevID == nil || len(c.IDevIDCert) == 0 {
+		var err error
+		id.maker, err = ephemeral(c)
+		return id, err
+	}
+	id.signer = &share{Signer: c.IDevID, slots: make(chan struct{}, c.Limits.Signatures), wait: c.Limits.Handshake}
+	var err error
+	if id.maker, err = certificate(c.IDevIDCert, id.signer); err != nil {
+		return nil, fmt.Errorf("IDevID certificate: %w", err)
+	}
+	return id, nil
+}
+
+// tlsConfig returns the configuration that asks for the current one at each
+// handshake, so that a rotation counts from the next handshake on.
+func (id *identity) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.now13() },
+	}
+}
+
+// now13 returns the configuration of the certificate in use. It is made anew,
+// with a new ticket key, when the certificate has changed and once a day: a
+// session that began under an older certificate does not resume.
+func (id *identity) now13() (*tls.Config, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	chain := id.current().OIDevID
+	age := id.now().Sub(id.made)
+	if id.config != nil && slices.Equal(chain, id.shown) && age >= 0 && age < ticketLife {
+		return id.config, nil
+	}
+	config, err := id.make(chain)
+	if err != nil {
+		return nil, err
+	}
+	id.config, id.shown, id.made = config, chain, id.now()
+	return config, nil
+}
+
+func (id *identity) make(chain wire.Chain) (*tls.Config, error) {
+	cert := id.maker
+	if len(chain) > 0 && id.signer != nil {
+		var err error
+		if cert, err = certificate(chain, id.signer); err != nil {
+			return nil, fmt.Errorf("oIDevID certificate: %w", err)
+		}
+	}
+	c := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{"h2"},
+		Certificates: []tls.Certificate{cert},
+		Time:         id.now,
+	}
+	if id.anchors != nil {
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+		c.ClientCAs = id.anchors
+		c.VerifyConnection = checkClient
+	}
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return nil, err
+	}
+	c.SetSessionTicketKeys([][32]byte{key})
+	return c, nil
+}
+
+// checkClient asks that a client's certificate says that it is one. The
+// owner's CA also signs the certificates of routers, often without any usage,
+// and one router must not pass for the owner at another.
+func checkClient(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("no client certificate")
+	}
+	leaf := cs.PeerCertificates[0]
+	if leaf.IsCA || !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+		return fmt.Errorf("certificate of %s is not a client's: need extended key usage clientAuth", leaf.Subject)
+	}
+	return nil
+}
+
+// certificate returns the TLS certificate of a chain whose leaf is of key.
+func certificate(chain wire.Chain, key crypto.Signer) (tls.Certificate, error) {
+	certs, err := chain.Certificates()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	pub, ok := key.Public().(*ecdsa.PublicKey)
+	if !ok || !pub.Equal(certs[0].PublicKey) {
+		return tls.Certificate{}, errors.New("its public key is not the TPM's IDevID")
+	}
+	cert := tls.Certificate{PrivateKey: key, Leaf: certs[0]}
+	for _, c := range certs {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert, nil
+}
+
+// ephemeral returns a self-signed certificate of a key in memory, for a device
+// that has no key of its own. Nobody can take it for an identity.
+func ephemeral(c Config) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "waxseal without an identity"},
+		NotBefore:    c.Now().Add(-24 * time.Hour),
+		NotAfter:     c.Now().AddDate(10, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// share is the part of the TPM that handshakes may use: a TLS 1.3 server signs
+// before it knows the client, so strangers could take all of the chip.
+type share struct {
+	crypto.Signer
+	slots chan struct{}
+	wait  time.Duration
+}
+
+var errShare = errors.New("too many handshakes wait for the TPM")
+
+// Sign implements crypto.Signer.
+func (s *share) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	full := time.NewTimer(s.wait)
+	defer full.Stop()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+		return s.Signer.Sign(random, digest, opts)
+	case <-full.C:
+		return nil, errShare
+	}
+}
