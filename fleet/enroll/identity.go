@@ -1,0 +1,132 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxseal/measure/evidence"
+	"waxseal/measure/wire"
+)
+
+// identity is a router as its maker certifies it.
+type identity struct {
+	serial      string
+	iak, idevid *x509.Certificate
+}
+
+// identify checks the maker's certificates: that they lead to the maker, name
+// one router, are of two P-384 keys, and that the router that answered holds
+// the IDevID key (RFC 9683, section 2.3; attestz, enrollment by certificates).
+func (c Config) identify(ans wire.IAKAnswer) (identity, error) {
+	var id identity
+	var err error
+	if id.iak, err = c.certified("IAK", ans.IAK); err != nil {
+		return id, err
+	}
+	if id.idevid, err = c.certified("IDevID", ans.IDevID); err != nil {
+		return id, err
+	}
+	if id.serial, err = c.serial(id, ans.Card); err != nil {
+		return id, err
+	}
+	if publicKey(id.iak).Equal(id.idevid.PublicKey) {
+		return id, fmt.Errorf("%w: IAK and IDevID are one key", ErrKey)
+	}
+	if len(ans.Peer) == 0 || !publicKey(id.idevid).Equal(ans.Peer[0].PublicKey) {
+		return id, fmt.Errorf("%w: its TLS key is not the IDevID of %s", ErrPeer, id.serial)
+	}
+	return id, nil
+}
+
+// certified returns the leaf of a chain of the maker.
+func (c Config) certified(name string, chain wire.Chain) (*x509.Certificate, error) {
+	certs, err := chain.Certificates()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, ErrChain, err)
+	}
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("%s: %w: there is none", name, ErrChain)
+	}
+	leaf := certs[0]
+	for i, issuer := range certs[1:] {
+		if !slices.ContainsFunc(c.Maker, issuer.Equal) {
+			return nil, fmt.Errorf("%s: %w: issuer %d of the chain (%s) is not one of the vendor CA file", name, ErrChain, i+1, text(issuer))
+		}
+	}
+	if err := leads(leaf, c.Maker, c.Now()); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, ErrChain, err)
+	}
+	if key := publicKey(leaf); key == nil || key.Curve != elliptic.P384() {
+		return nil, fmt.Errorf("%s: %w: need ECDSA on P-384", name, ErrKey)
+	}
+	return leaf, nil
+}
+
+// serial returns the serial number on which the certificates, the router and
+// the operator agree.
+func (c Config) serial(id identity, card wire.Card) (string, error) {
+	serial, err := evidence.SerialNumber(id.iak)
+	if err != nil {
+		return "", fmt.Errorf("IAK: %w: %w", ErrSerial, err)
+	}
+	other, err := evidence.SerialNumber(id.idevid)
+	if err != nil {
+		return "", fmt.Errorf("IDevID: %w: %w", ErrSerial, err)
+	}
+	if serial != other || !bytes.Equal(id.iak.RawSubject, id.idevid.RawSubject) {
+		return "", fmt.Errorf("%w: the IAK is of %s, the IDevID of %s", ErrSerial, text(id.iak), text(id.idevid))
+	}
+	if serial != card.Serial && serial != card.ChassisSerial {
+		return "", fmt.Errorf("%w: certificates say %s, the router calls itself %q (chassis %q)", ErrSerial, serial, card.Serial, card.ChassisSerial)
+	}
+	if c.Serial != "" && serial != c.Serial {
+		return "", fmt.Errorf("%w: certificates say %s, expected is %s", ErrSerial, serial, c.Serial)
+	}
+	return serial, nil
+}
+
+// leads tells whether cert leads to a self-signed certificate of trusted, by
+// way of the others.
+func leads(cert *x509.Certificate, trusted []*x509.Certificate, now time.Time) error {
+	if cert.IsCA {
+		return fmt.Errorf("%s is a certificate authority", text(cert))
+	}
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	for _, t := range trusted {
+		if bytes.Equal(t.RawIssuer, t.RawSubject) {
+			roots.AddCert(t)
+			continue
+		}
+		between.AddCert(t)
+	}
+	plain := *cert
+	plain.UnhandledCriticalExtensions = nil // a SAN with a directory name is critical (TCG), and is not needed here
+	for _, oid := range cert.UnhandledCriticalExtensions {
+		if oid.String() != subjectAltName {
+			plain.UnhandledCriticalExtensions = append(plain.UnhandledCriticalExtensions, oid)
+		}
+	}
+	_, err := plain.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", text(cert), err)
+	}
+	return nil
+}
+
+const subjectAltName = "2.5.29.17" // RFC 5280, section 4.2.1.6
+
+func publicKey(cert *x509.Certificate) *ecdsa.PublicKey {
+	key, _ := cert.PublicKey.(*ecdsa.PublicKey)
+	return key
+}
+
+// text names a certificate by its subject, safe to print.
+func text(cert *x509.Certificate) string { return evidence.Escape(cert.Subject.String()) }
