@@ -1,0 +1,50 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// userland lists the commands of the lab's rootfs, from u-root.
+var userland = []string{"init", "gosh", "ip", "cat", "ls", "sleep"}
+
+// BuildPrograms compiles the agent and the userland's commands from the source
+// tree top into the folder out, reproducibly, and returns where they are.
+func BuildPrograms(ctx context.Context, top, out string) (agent string, commands map[string]string, err error) {
+	out, err = filepath.Abs(out)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", nil, err
+	}
+	agent = filepath.Join(out, "waxseald")
+	if err := compile(ctx, top, agent, "./cmd/waxseald"); err != nil {
+		return "", nil, err
+	}
+	commands = map[string]string{}
+	for _, name := range userland {
+		commands[name] = filepath.Join(out, name)
+		err := compile(ctx, filepath.Join(top, "images/userland"), commands[name], "github.com/u-root/u-root/cmds/core/"+name)
+		if err != nil {
+			return "", nil, err
+		}
+	}
+	return agent, commands, nil
+}
+
+// compile builds a static Go program whose bytes do not depend on where, when
+// and by whom it is built.
+func compile(ctx context.Context, dir, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, pkg)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=-mod=readonly", "GOEXPERIMENT=")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w: %s", pkg, err, strings.TrimSpace(string(msg)))
+	}
+	return nil
+}
