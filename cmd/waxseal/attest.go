@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"waxseal/fleet/appraise"
+	"waxseal/fleet/challenge"
+	"waxseal/fleet/enroll"
+	"waxseal/measure/reference"
+)
+
+func (a *app) attest() *cobra.Command {
+	var owner, ref, serial, save string
+	var timeout time.Duration
+	var strictClock bool
+	format := tableFormat
+	c := &cobra.Command{
+		Use: "attest ADDRESS", Short: "Challenge a router and judge what it booted",
+		Long: "Challenges a router, verifies its answer and judges it by reference values. Without --reference it only says\n" +
+			"whether the evidence is genuine.\n\n" + exitHelp,
+		Args: args("ADDRESS, the router's host[:port]"),
+	}
+	c.Flags().StringVar(&owner, "owner", "", "directory made by 'waxseal owner init'")
+	c.Flags().StringVar(&ref, "reference", "", "`FILE` of reference values")
+	c.Flags().StringVar(&serial, "serial", "", "serial number that the router must have (default: the one enrolled under ADDRESS)")
+	c.Flags().StringVar(&save, "save", "", "write the evidence to `FILE`")
+	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "for the router's answer")
+	c.Flags().BoolVar(&strictClock, "require-safe-clock", false, "refuse a TPM whose clock is not safe, as it is for a while after a power cut")
+	c.Flags().VarP(&format, "output", "o", "table or json")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := need(c, "owner"); err != nil {
+			return err
+		}
+		cred, err := enroll.OpenCredentials(owner)
+		if err != nil {
+			return fmt.Errorf("--owner: %w", err)
+		}
+		values, err := readReference(ref)
+		if err != nil {
+			return err
+		}
+		a.progress("challenging " + args[0])
+		r, err := challenge.Challenge(c.Context(), challenge.Config{
+			Address: args[0], Roots: cred.Roots, Client: cred.Client, Serial: serial, Reference: values,
+			Timeout: timeout, Now: a.now, UnsafeClock: !strictClock, AllTexts: save != "",
+		})
+		a.progress("")
+		if err != nil {
+			return err
+		}
+		if err := a.save(save, r); err != nil {
+			return err
+		}
+		return a.show(format, r)
+	}
+	return c
+}
+
+const exitHelp = `Exit codes: 0 affirming (or genuine, without --reference), 1 error, 2 usage, 3 failed verdict or refused,
+4 unreachable.`
+
+// readReference reads reference values; without a path there are none.
+func readReference(path string) (*reference.Values, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := readFile(path, reference.MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("--reference: %w", err)
+	}
+	v, err := reference.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("--reference: %s: %w", path, err)
+	}
+	return &v, nil
+}
+
+// save writes the evidence, if any came, whatever it is worth.
+func (a *app) save(path string, r challenge.Result) error {
+	if path == "" {
+		return nil
+	}
+	if r.Evidence == nil {
+		fmt.Fprintf(a.stderr, "waxseal: nothing was saved to %s: the router sent no evidence\n", clean(path))
+		return nil
+	}
+	b, err := r.Evidence.Encode()
+	if err != nil {
+		return fmt.Errorf("--save: %w", err)
+	}
+	if err := writeFile(path, b); err != nil {
+		return fmt.Errorf("--save: %w", err)
+	}
+	return nil
+}
+
+// verdictCode returns the exit code of a result.
+func verdictCode(r challenge.Result) error {
+	switch {
+	case r.Outcome == challenge.Unreachable:
+		return exitCode(exitUnreachable)
+	case r.Outcome == challenge.Genuine, r.Outcome == challenge.Judged && r.Verdict.Result == appraise.Affirming:
+		return nil
+	}
+	return exitCode(exitFailed)
+}
