@@ -69,6 +69,24 @@ func TestParsePayloadRefusesOtherSpellings(t *testing.T) {
 	}
 }
 
+func TestCheckRefusesWhatCannotBeEncoded(t *testing.T) {
+	for name, r := range map[string]Record{
+		"PCR 24":      {PCR: NumPCRs, Name: "agent/exe"},
+		"empty name":  {PCR: Code},
+		"long name":   {PCR: Code, Name: "agent/" + strings.Repeat("n", MaxName)},
+		"no class":    {PCR: Code, Name: "agent"},
+		"a space":     {PCR: Code, Name: "agent/a b"},
+		"delete char": {PCR: Code, Name: "agent/\x7f"},
+	} {
+		if r.Check() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := (Record{PCR: 23, Name: "agent/" + strings.Repeat("n", MaxName-6)}).Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzParsePayload(f *testing.F) {
 	f.Add(Record{Name: "agent/exe"}.Payload())
 	f.Add([]byte{})

@@ -126,6 +126,7 @@ func TestCELThatLies(t *testing.T) {
 		{"PCR in 4 bytes", append(raw(celRecord(0, 12, dig, ours)[:13]).tlv(celPCR, []byte{0, 0, 0, 12}), celRecord(0, 12, dig, ours)[19:]...), ErrMalformed, "1 byte"},
 		{"no digest", celRecord(0, 12, nil, ours), ErrMalformed, "0 PCR banks"},
 		{"D-36 unknown algorithm", celRecord(0, 12, raw{}.tlv(0x27, make([]byte, 32)), ours), ErrMalformed, "alg-0x0027"},
+		{"unknown algorithm with an empty digest", celRecord(0, 4, raw{}.tlv(0x27, nil), theirs), ErrMalformed, "alg-0x0027"},
 		{"algorithm twice", celRecord(0, 12, append(bytes.Clone(dig), dig...), ours), ErrMalformed, "twice"},
 		{"17 algorithms", celRecord(0, 12, bytes.Repeat(raw{}.tlv(0x0b, nil), 17), ours), ErrMalformed, "more than 16"},
 		{"digest one byte short", celRecord(0, 12, raw{}.tlv(0x0b, make([]byte, 31)), ours), ErrMalformed, "31"},
@@ -264,7 +265,9 @@ func TestEncodersRefuseWhatTheDecodersWould(t *testing.T) {
 		{"our event with no record", func(l *Log) { l.Events[len(l.Events)-1].Data = nil }},
 		{"EV_NO_ACTION with a digest", func(l *Log) { l.Events[1].Type = EVNoAction }},
 		{"Spec ID in the middle", func(l *Log) { l.Events = slices.Insert(l.Events, 1, l.Events[0]) }},
-		{"too many events", func(l *Log) { l.Events = append(slices.Repeat(l.Events[:2:2], MaxEvents), l.Events...) }},
+		{"too many events", func(l *Log) {
+			l.Events = append(slices.Repeat([]Event{event(4, EVIPL, "", both...)}, MaxEvents), l.Ours()...)
+		}},
 	} {
 		l := whole(t, 5)
 		tt.alter(&l)

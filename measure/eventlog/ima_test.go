@@ -112,6 +112,9 @@ func TestIMAListThatLies(t *testing.T) {
 			}
 		})
 	}
+	if _, err := DecodeIMA(entry(12, make([]byte, 32), imaNG, p), measure.SHA256, measure.SHA384); !errors.Is(err, ErrMalformed) {
+		t.Errorf("digest of zeros in a column that is not kept: %v: want %v", err, ErrMalformed)
+	}
 	for n := 1; n < len(good); n++ {
 		if _, err := DecodeIMA(good[:n], measure.SHA256, both...); !errors.Is(err, ErrTruncated) {
 			t.Errorf("cut to %d bytes: %v: want %v", n, err, ErrTruncated)

@@ -36,24 +36,24 @@ func (k *checker) noAction(e Event) error {
 
 func (k *checker) specID(e Event) error {
 	if k.n != 1 || e.PCR != 0 {
-		return fmt.Errorf("Spec ID event that is not the first of the log: %w", ErrMalformed)
+		return fmt.Errorf("a Spec ID event that is not the first of the log: %w", ErrMalformed)
 	}
 	banks, err := decodeSpecID(e.Data)
 	if err != nil {
 		return err
 	}
 	if !slices.Equal(banks, k.banks) {
-		return fmt.Errorf("Spec ID event names banks %v and the log has %v: %w", banks, k.banks, ErrMalformed)
+		return fmt.Errorf("the Spec ID event names banks %v and the log has %v: %w", banks, k.banks, ErrMalformed)
 	}
 	return nil
 }
 
 func (k *checker) startupLocality(e Event) error {
 	if e.PCR != 0 || len(e.Data) != len(localitySignature)+1 {
-		return fmt.Errorf("StartupLocality event of %d bytes in PCR %d: %w", len(e.Data), e.PCR, ErrMalformed)
+		return fmt.Errorf("the StartupLocality event of %d bytes in PCR %d: %w", len(e.Data), e.PCR, ErrMalformed)
 	}
 	if k.located || k.pcr0 {
-		return fmt.Errorf("StartupLocality event twice, or after PCR 0 was extended: %w", ErrMalformed)
+		return fmt.Errorf("the StartupLocality event twice, or after PCR 0 was extended: %w", ErrMalformed)
 	}
 	locality := e.Data[len(localitySignature)]
 	if locality != 0 && locality != 3 && locality != 4 {
@@ -82,22 +82,22 @@ func decodeSpecID(data []byte) ([]measure.Alg, error) {
 	minor, major, _, uintn := c.u8(), c.u8(), c.u8(), c.u8()
 	n := c.le32()
 	if c.err == nil && (major != 2 || minor != 0 || uintn < 1 || uintn > 2) {
-		return nil, fmt.Errorf("Spec ID event of version %d.%d, UINTN size %d: need 2.0 and 1 or 2: %w", major, minor, uintn, ErrMalformed)
+		return nil, fmt.Errorf("the Spec ID event of version %d.%d, UINTN size %d: need 2.0 and 1 or 2: %w", major, minor, uintn, ErrMalformed)
 	}
 	if c.err == nil && (n == 0 || n > MaxBanks) {
-		return nil, fmt.Errorf("Spec ID event names %d PCR banks: need 1 to %d: %w", n, MaxBanks, ErrMalformed)
+		return nil, fmt.Errorf("the Spec ID event names %d PCR banks: need 1 to %d: %w", n, MaxBanks, ErrMalformed)
 	}
 	banks := make([]measure.Alg, 0, MaxBanks)
 	for range min(n, MaxBanks) {
 		alg, size := measure.Alg(c.le16()), c.le16()
 		if c.err == nil && (alg.Size() == 0 || int(size) != alg.Size()) {
-			return nil, fmt.Errorf("Spec ID event gives %v a digest of %d bytes: unknown algorithm or size: %w", alg, size, ErrMalformed)
+			return nil, fmt.Errorf("the Spec ID event gives %v a digest of %d bytes: unknown algorithm or size: %w", alg, size, ErrMalformed)
 		}
 		banks = append(banks, alg)
 	}
 	c.take(uint32(c.u8())) // vendorInfo
 	if err := c.end(); err != nil {
-		return nil, fmt.Errorf("Spec ID event: %w", err)
+		return nil, fmt.Errorf("the Spec ID event: %w", err)
 	}
 	return banks, nil
 }

@@ -227,9 +227,16 @@ func TestLogsAboveTheCapsAreRefusedUnread(t *testing.T) {
 			}
 		}
 	}
-	l := Log{Banks: both, Events: slices.Repeat([]Event{event(4, EVIPL, "", both...)}, MaxEvents)}
+	l := Log{Banks: []measure.Alg{measure.SHA1}}
+	l.Events = slices.Repeat([]Event{event(4, EVIPL, "", l.Banks...)}, MaxEvents)
 	if _, err := EncodeTCG(l); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("encode %d events and a header: %v: want %v", MaxEvents, err, ErrTooLarge)
+	}
+	l.Events = l.Events[1:]
+	if b, err := EncodeTCG(l); err != nil {
+		t.Errorf("encode %d events and a header: %v", MaxEvents-1, err)
+	} else if got, err := DecodeTCG(b); err != nil || len(got.Events) != MaxEvents {
+		t.Errorf("decode %d events, header included: %d, %v", MaxEvents, len(got.Events), err)
 	}
 	l.Events[0].Data = make([]byte, MaxSize)
 	if _, err := EncodeCEL(l); !errors.Is(err, ErrTooLarge) {

@@ -3,10 +3,13 @@
 package reference
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -101,7 +104,8 @@ func (v Values) Encode() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// Check tells whether the values are complete and name each thing once.
+// Check tells whether the values are complete, name each thing once, at its
+// place, and contradict themselves nowhere.
 func (v Values) Check() error {
 	if v.Format != Format {
 		return fmt.Errorf("format is %q: need %q", v.Format, Format)
@@ -109,8 +113,12 @@ func (v Values) Check() error {
 	if !slices.Contains([]string{"self", "firmware", "hardware"}, v.Assurance) {
 		return fmt.Errorf("assurance %q is not one of self, firmware, hardware", v.Assurance)
 	}
-	if _, err := measure.ParseProfile(v.Profile); err != nil {
+	profile, err := measure.ParseProfile(v.Profile)
+	if err != nil {
 		return err
+	}
+	if kind, ok := strings.CutPrefix(v.Handoff, measure.Handoff); !ok || kind == "" || measure.CheckName(v.Handoff) != nil {
+		return fmt.Errorf("hand-over %q: need %s and its kind", v.Handoff, measure.Handoff)
 	}
 	if len(v.Items) == 0 {
 		return errors.New("no items: such a reference judges nothing")
@@ -118,9 +126,21 @@ func (v Values) Check() error {
 	if v.Assurance != "self" && len(v.Firmware) == 0 {
 		return fmt.Errorf("assurance %s without firmware events", v.Assurance)
 	}
+	if err := v.checkItems(profile); err != nil {
+		return err
+	}
+	for i, e := range v.Firmware {
+		if err := e.check(); err != nil {
+			return fmt.Errorf("firmware event %d: %w", i, err)
+		}
+	}
+	return v.checkContains()
+}
+
+func (v Values) checkItems(profile measure.Profile) error {
 	seen := map[string]bool{}
 	for _, it := range v.Items {
-		if err := it.check(); err != nil {
+		if err := it.check(profile); err != nil {
 			return err
 		}
 		if seen[it.Name] {
@@ -128,27 +148,36 @@ func (v Values) Check() error {
 		}
 		seen[it.Name] = true
 	}
-	for i, e := range v.Firmware {
-		if err := e.check(); err != nil {
-			return fmt.Errorf("firmware event %d: %w", i, err)
-		}
-	}
 	return nil
 }
 
-func (it Item) check() error {
-	if err := (measure.Record{PCR: it.PCR, Name: it.Name}).Check(); err != nil {
+func (it Item) check(profile measure.Profile) error {
+	r := measure.Record{PCR: it.PCR, Name: it.Name}
+	if err := r.Check(); err != nil {
 		return err
+	}
+	if pcr, err := profile.For(r.Subject()); err != nil || pcr != it.PCR {
+		return fmt.Errorf("item %q in PCR %d: profile %s has it elsewhere", it.Name, it.PCR, profile.Name)
+	}
+	if r.IsCap() || strings.HasSuffix(it.Name, measure.Error) {
+		return fmt.Errorf("item %q: a cap or an error is never a reference value", it.Name)
 	}
 	if len(it.SHA256) == 0 {
 		return fmt.Errorf("item %q accepts no digest", it.Name)
 	}
 	for _, d := range it.SHA256 {
-		if len(d) != 32 {
-			return fmt.Errorf("item %q: digest of %d bytes: need 32", it.Name, len(d))
+		if len(d) != sha256.Size {
+			return fmt.Errorf("item %q: digest of %d bytes: need %d", it.Name, len(d), sha256.Size)
 		}
 	}
+	if it.Text != "" && !it.accepts(sha256.Sum256([]byte(it.Text))) {
+		return fmt.Errorf("item %q: its text has none of its digests", it.Name)
+	}
 	return nil
+}
+
+func (it Item) accepts(sum [sha256.Size]byte) bool {
+	return slices.ContainsFunc(it.SHA256, func(d Hex) bool { return bytes.Equal(d, sum[:]) })
 }
 
 func (e FirmwareEvent) check() error {

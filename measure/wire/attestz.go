@@ -147,7 +147,6 @@ func (a AttestAnswer) proto() *apb.AttestResponse {
 	oiak := a.OIAK.String()
 	p := &apb.AttestResponse{
 		ControlCardId:  a.Card.proto(),
-		OiakCert:       oiak, // deprecated field 2, still read by old clients
 		PcrValues:      map[int32][]byte{},
 		Quoted:         a.Quoted,
 		QuoteSignature: a.Signature,
@@ -161,6 +160,7 @@ func (a AttestAnswer) proto() *apb.AttestResponse {
 	for pcr, v := range a.PCRs {
 		p.PcrValues[int32(pcr)] = v
 	}
+	setOldOIAK(p, oiak)
 	return p
 }
 
@@ -189,23 +189,6 @@ func attestAnswerOf(p *apb.AttestResponse, bank measure.Alg) (AttestAnswer, erro
 		return AttestAnswer{}, fmt.Errorf("oidevid_cert: %w", err)
 	}
 	return a, nil
-}
-
-// oiakOf reads field 7 and, where it is empty, the deprecated field 2. Two
-// fields that differ are refused.
-func oiakOf(p *apb.AttestResponse) (Chain, error) {
-	text, old := p.GetAttestationCert().GetOiakCert(), p.GetOiakCert()
-	if text == "" {
-		text = old
-	}
-	if old != "" && old != text {
-		return nil, fmt.Errorf("attestation_cert.oiak_cert and oiak_cert differ")
-	}
-	chain, err := ParseChain(text)
-	if err != nil {
-		return nil, fmt.Errorf("oiak_cert: %w", err)
-	}
-	return chain, nil
 }
 
 func pcrValuesOf(p map[int32][]byte, bank measure.Alg) (map[measure.PCR][]byte, error) {

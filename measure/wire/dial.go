@@ -14,7 +14,7 @@ import (
 )
 
 // Conn is a connection to one device; it dials when first used, and again
-// after it was lost.
+// after it was lost. No proxy of the environment is used.
 type Conn struct{ *grpc.ClientConn }
 
 // Dial returns a connection to target ("host:port"). config says whom to
@@ -30,6 +30,7 @@ func Dial(target string, config *tls.Config) (Conn, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(c)),
 		grpc.WithMaxHeaderListSize(16<<10),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxRequest)),
 	)

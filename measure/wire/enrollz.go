@@ -159,12 +159,8 @@ func rotationOf(p *epb.RotateOIakCertRequest) (Rotation, error) {
 		}
 		rot.Updates = append(rot.Updates, up)
 	}
-	if p.GetControlCardSelection() != nil || p.GetOiakCert() != "" || p.GetOidevidCert() != "" {
-		single, err := updateOf(&epb.ControlCardCertUpdate{
-			ControlCardSelection: p.GetControlCardSelection(),
-			OiakCert:             p.GetOiakCert(),
-			OidevidCert:          p.GetOidevidCert(),
-		})
+	if old := oldUpdate(p); old != nil {
+		single, err := updateOf(old)
 		if err != nil {
 			return Rotation{}, err
 		}

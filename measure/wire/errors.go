@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -81,7 +82,7 @@ func fromStatus(method string, err error) error {
 	}
 	for _, c := range codeOf {
 		if c.code == code {
-			return fmt.Errorf("%s: %w: %s", method, c.err, text)
+			return fmt.Errorf("%s: %w: %s", method, c.err, strings.TrimPrefix(text, c.err.Error()+": "))
 		}
 	}
 	return fmt.Errorf("%s: %s: %s", method, code, text)
