@@ -130,9 +130,11 @@ func (a *Agent) newServer(id *identity) *grpc.Server {
 		grpc.ReadBufferSize(8<<10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 30 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: l.Idle,
-			Time:              5 * time.Minute,
-			Timeout:           20 * time.Second,
+			MaxConnectionIdle:     l.Idle,
+			MaxConnectionAge:      l.Age,
+			MaxConnectionAgeGrace: l.Call,
+			Time:                  5 * time.Minute,
+			Timeout:               20 * time.Second,
 		}),
 		grpc.InTapHandle(guard.admit),
 		grpc.UnaryInterceptor(guard.unary),
@@ -146,7 +148,7 @@ func (a *Agent) newServer(id *identity) *grpc.Server {
 
 // Status tells whether the device can attest now.
 func (a *Agent) Status() wire.Status {
-	reason := a.attestz.Reason()
+	reason := a.attestz.Probe()
 	return wire.Status{
 		Attested: reason == "",
 		Enrolled: a.enrollz.Current().Enrolled(),

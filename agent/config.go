@@ -50,6 +50,7 @@ type Limits struct {
 	AttestRate  float64       // challenges of one address per second: 5, in bursts of four seconds' worth
 	Queue       int           // challenges that may wait for the TPM: 16
 	Idle        time.Duration // until a connection without calls is closed: 30 min
+	Age         time.Duration // of a connection, whose client certificate is looked at only when it begins: 24 h
 	Stop        time.Duration // for calls to end when the agent stops: 5 s
 }
 
@@ -64,6 +65,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.AttestRate, 5)
 	fill(&l.Queue, 16)
 	fill(&l.Idle, 30*time.Minute)
+	fill(&l.Age, 24*time.Hour)
 	fill(&l.Stop, 5*time.Second)
 	return l
 }

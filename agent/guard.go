@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -65,9 +66,20 @@ func (g *guard) allow(ctx context.Context, method string) error {
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, call grpc.UnaryHandler) (any, error) {
 	start := time.Now()
-	resp, err := call(ctx, req)
+	resp, err := g.survive(ctx, req, call)
 	g.report(ctx, info.FullMethod, start, err)
 	return resp, err
+}
+
+// survive turns a panic in one call into an error of that call: a mistake that
+// one message can trigger must not end attestation.
+func (g *guard) survive(ctx context.Context, req any, call grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, wire.Refuse(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return call(ctx, req)
 }
 
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, call grpc.StreamHandler) error {

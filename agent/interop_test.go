@@ -29,7 +29,7 @@ func TestReferenceClientsAcceptTheAgent(t *testing.T) {
 		strangerCert, strangerKey := l.stranger.files(t, dir, "stranger")
 		vendorCert, _ := l.vendor.files(t, dir, "vendor")
 
-		reference(t, "unknown certificate authority", "enroll", bin, l.addr, strangerCert, strangerKey, vendorCert)
+		reference(t, "failed to get IAK cert", "enroll", bin, l.addr, strangerCert, strangerKey, vendorCert)
 		reference(t, "failed to verify and parse IAK cert", "enroll", bin, l.addr, ownerCert, ownerKey, strangerCert)
 		if attestz := l.dial(t, l.owner.client(t)).Attestz(); !refused(t, attestz) {
 			t.Fatal("a failed enrollment has enrolled the device")

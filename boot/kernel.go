@@ -140,8 +140,19 @@ func newCutter(im uki.Image, malformed error) *cutter {
 	return c
 }
 
+// write hashes the file and its sections side by side.
 func (c *cutter) write(b []byte) {
-	c.whole.Write(b)
+	done := make(chan struct{})
+	go func() {
+		c.whole.Write(b)
+		close(done)
+	}()
+	c.split(b)
+	<-done
+}
+
+// split hands the parts of b to the sections they belong to.
+func (c *cutter) split(b []byte) {
 	end := c.pos + int64(len(b))
 	for len(c.sections) > 0 {
 		s := c.sections[0]

@@ -14,6 +14,7 @@ import (
 
 	"waxseal/boot"
 	"waxseal/boot/uki"
+	"waxseal/hw/flash"
 )
 
 // kernelImage is a small UKI: a stub's .text and .osrel, command line, kernel, initramfs.
@@ -129,25 +130,27 @@ func TestMalformedUKIIsStillMeasuredAsAFile(t *testing.T) {
 }
 
 // squashfs is a volume with a file system of used bytes, and tail behind it.
-func squashfs(used int, tail []byte) boot.Region {
+func squashfs(used int, tail []byte) flash.Region {
 	b := bytes.Repeat([]byte{'s'}, used)
 	copy(b, "hsqs")
-	binary.LittleEndian.PutUint16(b[28:], 4)
+	binary.LittleEndian.PutUint32(b[12:], 1<<17)
+	binary.LittleEndian.PutUint16(b[22:], 17)
+	binary.LittleEndian.PutUint32(b[28:], 4)
 	binary.LittleEndian.PutUint64(b[40:], uint64(used))
 	b = append(b, tail...)
-	return boot.Region{ReaderAt: bytes.NewReader(b), Size: int64(len(b))}
+	return flash.Region{ReaderAt: bytes.NewReader(b), Size: int64(len(b))}
 }
 
 func TestSquashfsIsMeasuredToItsUsedLength(t *testing.T) {
 	pad := make([]byte, 4096-300)
 	erased := bytes.Repeat([]byte{0xff}, 9000)
-	changed := func(v boot.Region, at int, value uint64) boot.Region {
+	changed := func(v flash.Region, at int, value uint64) flash.Region {
 		b, _ := io.ReadAll(io.NewSectionReader(v, 0, v.Size))
 		binary.LittleEndian.PutUint64(b[at:], value)
-		return boot.Region{ReaderAt: bytes.NewReader(b), Size: v.Size}
+		return flash.Region{ReaderAt: bytes.NewReader(b), Size: v.Size}
 	}
 	for name, c := range map[string]struct {
-		volume boot.Region
+		volume flash.Region
 		tail   string
 		want   string
 	}{
@@ -163,10 +166,10 @@ func TestSquashfsIsMeasuredToItsUsedLength(t *testing.T) {
 		"longer than the volume":   {changed(squashfs(300, nil), 40, 301), "any", "rootfs/squashfs/root!error"},
 		"length of 2^64-1":         {changed(squashfs(300, nil), 40, 1<<64-1), "any", "rootfs/squashfs/root!error"},
 		"shorter than its header":  {changed(squashfs(300, nil), 40, 10), "any", "rootfs/squashfs/root!error"},
-		"too small":                {boot.Region{ReaderAt: bytes.NewReader([]byte("hsqs")), Size: 4}, "any", "rootfs/squashfs/root!error"},
+		"too small":                {flash.Region{ReaderAt: bytes.NewReader([]byte("hsqs")), Size: 4}, "any", "rootfs/squashfs/root!error"},
 	} {
 		src := router(nil)
-		src.Volumes = map[string]boot.Region{"root": c.volume}
+		src.Volumes = map[string]flash.Region{"root": c.volume}
 		var got tape
 		if err := boot.Measure(t.Context(), policy(`{"kind":"volume","class":"rootfs","volume":"root","form":"squashfs","tail":"`+c.tail+`"}`), src, &got); err != nil {
 			t.Fatal(err)

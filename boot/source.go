@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 
+	"waxseal/hw/flash"
 	"waxseal/measure"
 )
 
@@ -42,10 +43,7 @@ type PCRReader interface {
 }
 
 // Region is a volume that is read at any place, never written.
-type Region struct {
-	io.ReaderAt
-	Size int64 // bytes
-}
+type Region = flash.Region
 
 // Live is a Source over what its owner has opened. A field that is nil, and a
 // name that is not in its map, is fs.ErrNotExist.

@@ -35,7 +35,7 @@ var Tamperings = []Tampering{
 	{"initramfs", "a file is added to the initramfs", initramfsName, tampered.initramfs},
 	{"cmdline", "an option is added to the kernel command line", cmdlineName, tampered.cmdline},
 	{"rootfs", "a program is added to the root file system", "rootfs/squashfs/root", tampered.rootfs},
-	{"config", "the BGP peer's AS number is changed", "config/frr/etc/frr/frr.conf?c=frr1", tampered.config},
+	{"config", "the BGP peer's AS number is changed", "config/frr/frr.conf?c=frr1", tampered.config},
 	{"startup", "a command is added to rc.local", "startup/conf/etc/rc.local?c=text1", tampered.startup},
 	{"policy", "rc.local is taken out of the measurement policy", "policy/measure", tampered.policy},
 }
@@ -48,6 +48,10 @@ func Tamper(ctx context.Context, dir, name, out string) (Tampering, error) {
 		return Tampering{}, fmt.Errorf("no tampering is called %q: see waxseal-image tamper --help", name)
 	}
 	t := Tamperings[i]
+	out, err := filepath.Abs(out)
+	if err != nil {
+		return t, err
+	}
 	if err := copyImage(dir, out); err != nil {
 		return t, fmt.Errorf("copy %s: %w", dir, err)
 	}
@@ -71,7 +75,7 @@ func (t tampered) bootloader(ctx context.Context) error {
 }
 
 func (t tampered) kernel(ctx context.Context) error {
-	return t.editSection(ctx, uki.Linux, replace("Use a boot loader.", "Use a boot leader."))
+	return t.editSection(ctx, uki.Linux, replace("No setup signature found", "No setup signature fount"))
 }
 
 // initramfs appends a second archive, which the kernel unpacks over the first.

@@ -77,6 +77,18 @@ func (s *Server) Reason() string {
 	return ""
 }
 
+// Probe is Reason, and also asks the recorder whether it still records. It
+// waits for a quote in flight.
+func (s *Server) Probe() string {
+	if reason := s.Reason(); reason != "" {
+		return reason
+	}
+	if err := s.config.Recorder.Freeze(func([]measure.Event) error { return nil }); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // Attest implements wire.AttestServer.
 func (s *Server) Attest(ctx context.Context, req wire.AttestRequest) (wire.AttestAnswer, error) {
 	oiak, err := s.refuse(req)
@@ -89,14 +101,21 @@ func (s *Server) Attest(ctx context.Context, req wire.AttestRequest) (wire.Attes
 	}
 	defer leave()
 	ans := wire.AttestAnswer{Card: s.config.Card, OIAK: oiak}
+	frozen := false
 	err = s.config.Recorder.Freeze(func(log []measure.Event) error {
-		if err := s.quote(ctx, req, &ans); err != nil {
+		frozen = true
+		if ans.Log, err = s.encode(req.Bank, log); err != nil {
 			return err
 		}
-		ans.Log, err = s.encode(req.Bank, log)
-		return err
+		return s.quote(ctx, req, &ans)
 	})
-	return ans, err
+	if err != nil && !frozen {
+		return wire.AttestAnswer{}, fmt.Errorf("%w: UNATTESTED(%w)", wire.ErrNotReady, err)
+	}
+	if err != nil {
+		return wire.AttestAnswer{}, err
+	}
+	return ans, nil
 }
 
 // refuse finds what is wrong with a request without asking the TPM.
@@ -179,6 +198,9 @@ func (s *Server) encode(bank measure.Alg, log []measure.Event) ([]byte, error) {
 	joined, err := eventlog.Join(s.config.Firmware, eventlog.New(s.config.Quoter.Banks(), log))
 	if err != nil {
 		return nil, fmt.Errorf("%w: UNATTESTED(%w)", wire.ErrNotReady, err)
+	}
+	if len(joined.Events) == 0 {
+		return nil, fmt.Errorf("%w: UNATTESTED(nothing measured)", wire.ErrNotReady)
 	}
 	if !slices.Contains(joined.Banks, bank) {
 		return nil, fmt.Errorf("%w: the firmware's log has no bank %v", wire.ErrNotReady, bank)

@@ -202,3 +202,11 @@ func FuzzCanon(f *testing.F) {
 		checkIdempotent(t, canon.Form(form), in)
 	})
 }
+
+func BenchmarkText1(b *testing.B) {
+	in := bytes.Repeat([]byte("ip link set dev eth0 up # an ordinary line\n"), 1000)
+	b.SetBytes(int64(len(in)))
+	for b.Loop() {
+		canon.Of(canon.Text1, in)
+	}
+}

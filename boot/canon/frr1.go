@@ -57,7 +57,12 @@ var (
 	frrNoKey = regexp.MustCompile(`(?i)(?:^|\s)key\s+(?:chain\s+\S+|\d+)$`)
 )
 
+var frrStems = []string{"pass", "secret", "key", "authentication", "snmp-server", "community-string", "psk", "token"}
+
 func frrMask(l string) string {
+	if !mentions(l, frrStems) {
+		return l
+	}
 	m := frrSecret.FindStringSubmatchIndex(l)
 	if k := frrKey.FindStringSubmatchIndex(l); k != nil && !frrNoKey.MatchString(l) && (m == nil || k[2] < m[2]) {
 		m = k

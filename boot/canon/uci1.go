@@ -99,7 +99,14 @@ func (f *uciFile) section(words []string) error {
 	return nil
 }
 
+// maxOptions bounds the options of a section, so that no input costs more than
+// linear time.
+const maxOptions = 1024
+
 func (s *uciSection) add(keyword, name, value string) error {
+	if len(s.options) > maxOptions {
+		return fmt.Errorf("section %s has more than %d options", s.name, maxOptions)
+	}
 	i := slices.IndexFunc(s.options, func(o uciOption) bool { return o.name == name })
 	if i < 0 {
 		s.options = append(s.options, uciOption{keyword, name, []string{value}})

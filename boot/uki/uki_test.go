@@ -22,11 +22,7 @@ const (
 	headers    = 0x400
 )
 
-type section struct {
-	name string
-	data string
-	raw  int // length in the file; 0 rounds up to 16
-}
+type section struct{ name, data string }
 
 // image builds a PE32+ file of the given sections.
 func image(sections ...section) []byte {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"time"
 
@@ -26,7 +27,7 @@ func (a *app) attest() *cobra.Command {
 	c.Flags().StringVar(&owner, "owner", "", "directory made by 'waxseal owner init'")
 	c.Flags().StringVar(&ref, "reference", "", "`FILE` of reference values")
 	c.Flags().StringVar(&serial, "serial", "", "serial number that the router must have (default: the one enrolled under ADDRESS)")
-	c.Flags().StringVar(&save, "save", "", "write the evidence to `FILE`")
+	c.Flags().StringVar(&save, "save", "", "write the evidence to `FILE` and its seal to FILE.seal")
 	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "for the router's answer")
 	c.Flags().BoolVar(&strictClock, "require-safe-clock", false, "refuse a TPM whose clock is not safe, as it is for a while after a power cut")
 	c.Flags().VarP(&format, "output", "o", "table or json")
@@ -51,7 +52,7 @@ func (a *app) attest() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.save(save, r); err != nil {
+		if err := a.save(save, r, cred.Client); err != nil {
 			return err
 		}
 		return a.show(format, r)
@@ -78,8 +79,12 @@ func readReference(path string) (*reference.Values, error) {
 	return &v, nil
 }
 
-// save writes the evidence, if any came, whatever it is worth.
-func (a *app) save(path string, r challenge.Result) error {
+// sealSuffix is appended to the name of an evidence file for that of its seal.
+const sealSuffix = ".seal"
+
+// save writes the evidence, if any came and whatever it is worth, and its seal
+// beside it.
+func (a *app) save(path string, r challenge.Result, verifier tls.Certificate) error {
 	if path == "" {
 		return nil
 	}
@@ -91,7 +96,14 @@ func (a *app) save(path string, r challenge.Result) error {
 	if err != nil {
 		return fmt.Errorf("--save: %w", err)
 	}
+	seal, err := challenge.Seal(b, verifier)
+	if err != nil {
+		return fmt.Errorf("--save: %w", err)
+	}
 	if err := writeFile(path, b); err != nil {
+		return fmt.Errorf("--save: %w", err)
+	}
+	if err := writeFile(path+sealSuffix, seal); err != nil {
 		return fmt.Errorf("--save: %w", err)
 	}
 	return nil

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -26,7 +28,7 @@ func (a *app) evidenceVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify FILE", Short: "Verify and judge a saved evidence file, without network or server",
 		Long: "Verifies evidence that 'waxseal attest --save' has written, and judges it by reference values. Whether it was fresh\n" +
-			"when it was taken only its seal can say.\n\n" + exitHelp,
+			"when it was taken only its seal (FILE.seal) can say: a file that is not the one that was sealed is refused.\n\n" + exitHelp,
 		Args: args("FILE, the evidence"),
 	}
 	c.Flags().StringVar(&ref, "reference", "", "`FILE` of reference values")
@@ -50,15 +52,11 @@ func (a *app) evidenceVerify() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		text, err := readFile(args[0], evidence.MaxFile)
+		r, err := offline(args[0], values, evidence.Trust{Roots: roots, Serial: serial, Now: now})
 		if err != nil {
 			return err
 		}
-		ev, err := evidence.Parse(text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		return a.show(format, offline(ev, values, evidence.Trust{Roots: roots, Serial: serial, Now: now}))
+		return a.show(format, r)
 	}
 	return c
 }
@@ -74,8 +72,47 @@ func (a *app) moment(c *cobra.Command, at string) (time.Time, error) {
 	return t, nil
 }
 
-// offline judges evidence by itself: the challenge is taken from it.
-func offline(ev evidence.Evidence, ref *reference.Values, trust evidence.Trust) challenge.Result {
+// offline judges an evidence file: its seal, if there is one, then what is in
+// it.
+func offline(path string, ref *reference.Values, trust evidence.Trust) (challenge.Result, error) {
+	text, err := readFile(path, evidence.MaxFile)
+	if err != nil {
+		return challenge.Result{}, err
+	}
+	ev, err := evidence.Parse(text)
+	if err != nil {
+		return challenge.Result{}, fmt.Errorf("%s: %w", path, err)
+	}
+	note, err := checkSeal(path, text, trust)
+	if errors.Is(err, challenge.ErrSeal) {
+		return challenge.RefusedResult(err), nil
+	}
+	if err != nil {
+		return challenge.Result{}, err
+	}
+	r := judge(ev, ref, trust)
+	r.Notes = append(r.Notes, note)
+	return r, nil
+}
+
+// checkSeal says what the seal beside an evidence file adds to it.
+func checkSeal(path string, text []byte, trust evidence.Trust) (note string, err error) {
+	seal, err := readFile(path+sealSuffix, challenge.MaxSeal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "without " + path + sealSuffix + " it is not known when the router answered, nor whether it was asked: the evidence may be old", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	verifier, err := challenge.CheckSeal(text, seal, trust.Roots, trust.Now)
+	if err != nil {
+		return "", err
+	}
+	return "sealed by " + evidence.Escape(verifier.Subject.String()) + ", which drew the nonce and received the answer in time", nil
+}
+
+// judge judges evidence by itself: the challenge is taken from it.
+func judge(ev evidence.Evidence, ref *reference.Values, trust evidence.Trust) challenge.Result {
 	ch := evidence.Challenge{
 		Nonce: ev.Nonce, Bank: ev.Bank, PCRs: slices.Sorted(maps.Keys(ev.PCRs)),
 		Issued: ev.Received, Deadline: ev.Received.Add(time.Nanosecond), UnsafeClock: true,

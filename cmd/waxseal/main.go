@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,7 +51,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "waxseal: %s\nRun '%s --help' for usage.\n", clean(usage.Error()), usage.command)
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "waxseal: %s\n", clean(err.Error()))
+	fmt.Fprintf(stderr, "waxseal: %s\n", clean(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	return exitError
 }
 

@@ -44,6 +44,9 @@ func (a *app) show(format outputFormat, r challenge.Result) error {
 		if _, err := a.stdout.Write(b); err != nil {
 			return err
 		}
+		for _, note := range r.Notes {
+			fmt.Fprintf(a.stderr, "waxseal: note: %s\n", clean(note))
+		}
 		return verdictCode(r)
 	}
 	t := table{paint: paintFor(a.stdout)}
@@ -76,7 +79,7 @@ func isTerminal(w io.Writer) bool {
 func clean(s string) string {
 	var b strings.Builder
 	for _, r := range strings.ToValidUTF8(s, "\uFFFD") {
-		if r == '\n' || strconv.IsPrint(r) {
+		if strconv.IsPrint(r) {
 			b.WriteRune(r)
 			continue
 		}

@@ -20,7 +20,7 @@ func (a *app) refsPredict() *cobra.Command {
 		Use: "predict DIR", Short: "Compute the reference values of a built image that was not booted",
 		Args: args("DIR, a directory made by waxseal-image"),
 	}
-	c.Flags().StringVar(&o.Version, "release", "", "the maker's release, free text")
+	c.Flags().StringVar(&o.Version, "version", "", "the release that the image belongs to, free text")
 	c.Flags().BoolVar(&o.Direct, "direct", false, "for a start without firmware: assurance self")
 	c.Flags().StringVar(&save, "save", "", "write to `FILE` (default: standard output)")
 	c.RunE = func(c *cobra.Command, args []string) error {

@@ -41,8 +41,8 @@ type routerConfig struct {
 	boot       []record
 	unattested string
 	noTPM      bool
-	listen     string // "": a free port
 	state      string // directory of the enrollment
+	tpm        *chip  // the router's TPM, unless noTPM
 }
 
 // record is one line of a boot file: the name, and the content behind it.
@@ -155,6 +155,14 @@ func (k kept) Content(_ context.Context, sum [sha256.Size]byte) ([]byte, error) 
 	return b, nil
 }
 
+// reboot is a TPM reset (TPM 2.0 Part 1, section 12.2.4).
+func (c *chip) reboot() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.router.Reset(banks...)
+	c.router.Counters.Reset++
+}
+
 func newChip(serial string) (*chip, error) {
 	r, err := evidencetest.New(serial, elliptic.P384())
 	if err != nil {
@@ -226,10 +234,7 @@ func startRouter(c routerConfig) (*router, error) {
 		cancel()
 		return nil, err
 	}
-	if c.listen == "" {
-		c.listen = "127.0.0.1:0"
-	}
-	l, err := net.Listen("tcp", c.listen)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		cancel()
 		return nil, err
@@ -244,10 +249,7 @@ func (c routerConfig) equip(ctx context.Context, config *agent.Config) error {
 	if c.noTPM {
 		return nil
 	}
-	tpm, err := newChip(c.serial)
-	if err != nil {
-		return err
-	}
+	tpm := c.tpm
 	recorder, texts, err := tpm.measureBoot(ctx, c.serial, c.boot)
 	if err != nil {
 		return err

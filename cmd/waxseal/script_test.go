@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Values[vendorKey{}] = vendor
+			env.Values[chipsKey{}] = map[string]*chip{}
 			return os.WriteFile(filepath.Join(env.WorkDir, "vendor-ca.pem"), []byte(wire.ChainOf(vendor.Certificate).String()), 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -42,10 +43,24 @@ func TestScripts(t *testing.T) {
 }
 
 type vendorKey struct{}
-type routerKey struct{}
+type chipsKey struct{}
+
+// chipOf returns the TPM of a router, which survives its reboots.
+func chipOf(ts *testscript.TestScript, serial string) *chip {
+	chips := ts.Value(chipsKey{}).(map[string]*chip)
+	if c := chips[serial]; c != nil {
+		c.reboot()
+		return c
+	}
+	c, err := newChip(serial)
+	ts.Check(err)
+	chips[serial] = c
+	return c
+}
 
 // routerCommand starts a router: router BOOTFILE [serial=S] [owner=FILE]
-// [unattested=WHY] [notpm] [listen=ADDRESS]. Its address is put into $ROUTER.
+// [unattested=WHY] [notpm]. Its address is put into $ROUTER. A router of the
+// same serial number is the same one after a reboot.
 func routerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: router BOOTFILE [key=value...]")
@@ -64,11 +79,12 @@ func routerCommand(ts *testscript.TestScript, neg bool, args []string) {
 			c.unattested = value
 		case "notpm":
 			c.noTPM, c.unattested = true, "no TPM"
-		case "listen":
-			c.listen = value
 		default:
 			ts.Fatalf("router: what is %q?", arg)
 		}
+	}
+	if !c.noTPM {
+		c.tpm = chipOf(ts, c.serial)
 	}
 	c.state = ts.MkAbs("state-" + c.serial)
 	r, err := startRouter(c)

@@ -205,7 +205,7 @@ func (t *table) below(c appraise.Component) {
 		if l.Op == "+" {
 			colour = yellow
 		}
-		t.line("      %s", t.paint(colour, fmt.Sprintf("%s %4d  %s", clean(l.Op), l.Number, strings.ReplaceAll(clean(l.Text), "\n", `\n`))))
+		t.line("      %s", t.paint(colour, fmt.Sprintf("%s %4d  %s", clean(l.Op), l.Number, clean(l.Text))))
 	}
 }
 

@@ -83,8 +83,8 @@ type Component struct {
 	Name           string `json:"name"`
 	Result         Result `json:"result"`
 	State          State  `json:"state"`
-	Follows        string `json:"follows,omitempty"`         // the component that explains the difference
-	FirstDiverging bool   `json:"first_diverging,omitempty"` // the first in boot order that differs by itself
+	Follows        string `json:"follows,omitempty"`        // the component that explains the difference
+	FirstDiverging bool   `json:"first_diverging,omitzero"` // the first in boot order that differs by itself
 	Note           string `json:"note,omitempty"`
 	Evidence       []Row  `json:"evidence,omitempty"`
 	Diff           []Line `json:"diff,omitempty"` // lines that differ, for a component that is text

@@ -36,8 +36,13 @@ func TestSwtpmInSaltedSessionKeepsContract(t *testing.T) {
 func testContract(t *testing.T, p pcrs) {
 	t.Run("banks ascend and are known", func(t *testing.T) {
 		banks := p.Banks()
-		if !slices.Equal(banks, []measure.Alg{measure.SHA256, measure.SHA384}) {
+		if !slices.IsSorted(banks) || !slices.Contains(banks, measure.SHA384) {
 			t.Fatalf("banks are %v", banks)
+		}
+		for _, bank := range banks {
+			if bank.Size() == 0 {
+				t.Errorf("bank %v is not known", bank)
+			}
 		}
 		banks[0] = 0
 		if p.Banks()[0] == 0 {
@@ -52,19 +57,27 @@ func testContract(t *testing.T, p pcrs) {
 				t.Fatal(err)
 			}
 			for i, d := range rec.Digests(p.Banks()) {
+				if !d.Alg.Computable() {
+					continue
+				}
 				var err error
 				if want[i], err = measure.Extend(want[i], d); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		if got := read(t, p, 12); !slices.EqualFunc(got, want, measure.Digest.Equal) {
-			t.Errorf("PCR 12 is %v, want %v", got, want)
+		for i, got := range read(t, p, 12) {
+			if got.Equal(want[i]) != got.Alg.Computable() {
+				t.Errorf("PCR 12 is %v, want %v", got, want[i])
+			}
 		}
 	})
 	t.Run("reads of more than eight agree with single reads", func(t *testing.T) {
 		all := []measure.PCR{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 23, 17}
 		for i, bank := range p.Banks() {
+			if !bank.Computable() {
+				continue
+			}
 			values, err := p.ReadPCRs(t.Context(), bank, all)
 			if err != nil {
 				t.Fatal(err)
@@ -85,15 +98,22 @@ func testContract(t *testing.T, p pcrs) {
 func testRefusals(t *testing.T, p pcrs) {
 	before := read(t, p, 12)
 	good := measure.Record{PCR: 12, Name: "kernel/file/c"}.Digests(p.Banks())
+	with := func(i int, d measure.Digest) []measure.Digest {
+		bad := slices.Clone(good)
+		bad[i] = d
+		return bad
+	}
 	short := measure.Digest{Alg: good[0].Alg, Sum: good[0].Sum[1:]}
+	swapped := with(0, good[1])
+	swapped[1] = good[0]
 	extends := map[string]struct {
 		pcr     measure.PCR
 		digests []measure.Digest
 	}{
-		"a bank left out": {12, good[:1]},
-		"a bank twice":    {12, []measure.Digest{good[0], good[0]}},
-		"other order":     {12, []measure.Digest{good[1], good[0]}},
-		"short digest":    {12, []measure.Digest{short, good[1]}},
+		"a bank left out": {12, good[1:]},
+		"a bank twice":    {12, with(1, good[0])},
+		"other order":     {12, swapped},
+		"short digest":    {12, with(0, short)},
 		"no digest":       {12, nil},
 		"PCR 24":          {24, good},
 	}
@@ -109,7 +129,7 @@ func testRefusals(t *testing.T, p pcrs) {
 		"no PCR":           {measure.SHA384, nil},
 		"a PCR twice":      {measure.SHA384, []measure.PCR{1, 1}},
 		"PCR 24":           {measure.SHA384, []measure.PCR{24}},
-		"an inactive bank": {measure.SHA512, []measure.PCR{1}},
+		"an inactive bank": {0x0027, []measure.PCR{1}},
 		"SHA-1":            {measure.SHA1, []measure.PCR{1}},
 	}
 	for name, c := range reads {

@@ -216,6 +216,17 @@ func TestTPMThatHangsForAWhileRecovers(t *testing.T) {
 	}
 }
 
+// A call's own deadline is called off when it has its result; the two were
+// once seen in the wrong order.
+func TestAnsweredCallIsNeverCalledOff(t *testing.T) {
+	d := open(t, &script{})
+	for range 3000 {
+		if err := extend(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestBootExtendsGoBeforeQuotesBeforeSignatures(t *testing.T) {
 	s, release := hang(t)
 	d := open(t, s)

@@ -33,6 +33,7 @@ const (
 
 type job struct {
 	ctx   context.Context
+	asked time.Time
 	state atomic.Int32
 	run   func(*bus) // sends its result to the caller of ask
 }
@@ -52,11 +53,9 @@ type result[T any] struct {
 // deadline when ctx has none. When ctx ends first, ask returns at once: a call
 // that still waited is never sent, one that was sent may still take effect.
 func ask[T any](ctx context.Context, d *Device, c class, limit time.Duration, f func(transport.TPM) (T, error)) (T, error) {
-	var none T
-	start := time.Now()
 	ctx, cancel := withDeadline(ctx, limit)
 	results := make(chan result[T], 1)
-	j := &job{ctx: ctx}
+	j := &job{ctx: ctx, asked: time.Now()}
 	j.run = func(b *bus) {
 		defer cancel()
 		v, err := safely(b, f)
@@ -64,33 +63,36 @@ func ask[T any](ctx context.Context, d *Device, c class, limit time.Duration, f 
 	}
 	if err := d.enqueue(c, j); err != nil {
 		cancel()
+		var none T
 		return none, err
 	}
 	select {
 	case r := <-results:
 		return r.value, r.err
 	case <-d.stopped:
-		cancel()
-		return lastResult(results)
 	case <-ctx.Done():
 	}
-	if j.state.CompareAndSwap(waiting, abandoned) {
-		defer cancel()
-		return none, fmt.Errorf("not sent within %v, waiting behind %s: %w", since(start), d.doing(), timedOut(ctx))
-	}
-	return none, fmt.Errorf("%s: not done within %v: %w", d.doing(), since(start), timedOut(ctx))
-}
-
-// lastResult is the result of a call that was under way when the device
-// closed, or ErrClosed for one that was never sent.
-func lastResult[T any](results <-chan result[T]) (T, error) {
+	// Several may have happened at once: a result is a result.
 	select {
 	case r := <-results:
 		return r.value, r.err
 	default:
 		var none T
-		return none, ErrClosed
+		return none, d.giveUp(j, cancel)
 	}
+}
+
+// giveUp says why a call has no result, and takes it out of the queue.
+func (d *Device) giveUp(j *job, cancel context.CancelFunc) error {
+	unsent := j.state.CompareAndSwap(waiting, abandoned)
+	if !unsent {
+		return fmt.Errorf("%s: not done within %v: %w", d.doing(), since(j.asked), timedOut(j.ctx))
+	}
+	defer cancel() // nobody will run it
+	if j.ctx.Err() == nil {
+		return ErrClosed
+	}
+	return fmt.Errorf("not sent within %v, waiting behind %s: %w", since(j.asked), d.doing(), timedOut(j.ctx))
 }
 
 // timedOut is ErrNoAnswer when a deadline passed, and the context's error in

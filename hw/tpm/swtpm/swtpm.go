@@ -29,6 +29,9 @@ const (
 	stopGrace    = 2 * time.Second
 )
 
+// maxSocketPath is the room in sun_path without its final zero (man 7 unix).
+const maxSocketPath = 107
+
 // Process is a running swtpm over one state directory.
 type Process struct {
 	socket string
@@ -56,6 +59,9 @@ func Start(ctx context.Context, state string) (*Process, error) {
 	dir, err := os.MkdirTemp("", "wx")
 	if err != nil {
 		return nil, err
+	}
+	if n := len(filepath.Join(dir, "s")); n > maxSocketPath {
+		return nil, errors.Join(fmt.Errorf("swtpm socket path of %d bytes: set TMPDIR to a shorter one", n), os.RemoveAll(dir))
 	}
 	p := &Process{socket: filepath.Join(dir, "s"), dir: dir, exited: make(chan struct{})}
 	p.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state,
