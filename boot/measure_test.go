@@ -369,3 +369,17 @@ func TestSecretTextIsMeasuredAndNotShown(t *testing.T) {
 		}
 	}
 }
+
+// A tree may open what OpenTree's would not: the look at the open file counts.
+func TestWhatIsNoRegularFileIsAnErrorRecord(t *testing.T) {
+	for _, mode := range []fs.FileMode{fs.ModeNamedPipe, fs.ModeDevice, fs.ModeSocket, fs.ModeIrregular} {
+		var got tape
+		src := router(map[string]fs.FS{"conf": fstest.MapFS{"etc/rc.local": {Data: []byte("exit 0\n"), Mode: mode | 0o644}}})
+		if err := boot.Measure(t.Context(), policy(`{"kind":"startup","volume":"conf","paths":["etc/rc.local"]}`), src, &got); err != nil {
+			t.Fatal(err)
+		}
+		if n := got.names()[1]; n != "startup/conf/etc/rc.local?c=text1!error" {
+			t.Errorf("%v: record %s", mode, n)
+		}
+	}
+}

@@ -359,3 +359,22 @@ func TestMountOverADirectoryIsAnErrorRecord(t *testing.T) {
 		t.Skipf("needs root: %v", skip)
 	}
 }
+
+// Opening can already act: a watchdog starts, a FIFO wakes its other end.
+func TestTreeDoesNotOpenWhatIsNoFile(t *testing.T) {
+	root := t.TempDir()
+	must(t, unix.Mkfifo(root+"/fifo", 0o644))
+	write(t, root+"/file", "")
+	tree, err := boot.OpenTree(root)
+	must(t, err)
+	defer tree.Close()
+	if f, err := tree.Open("fifo"); err == nil {
+		f.Close()
+		t.Error("opened a FIFO")
+	}
+	for _, name := range []string{"file", "."} {
+		f, err := tree.Open(name)
+		must(t, err)
+		must(t, f.Close())
+	}
+}

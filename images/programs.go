@@ -10,7 +10,7 @@ import (
 )
 
 // userland lists the commands of the lab's rootfs, from u-root.
-var userland = []string{"init", "gosh", "ip", "cat", "ls", "sleep"}
+var userland = []string{"init", "gosh", "ip", "cat", "kill", "ls", "sleep"}
 
 // BuildPrograms compiles the agent and the userland's commands from the source
 // tree top into the folder out, reproducibly, and returns where they are.

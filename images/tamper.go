@@ -47,20 +47,37 @@ func Tamper(ctx context.Context, dir, name, out string) (Tampering, error) {
 	if i < 0 {
 		return Tampering{}, fmt.Errorf("no tampering is called %q: see waxseal-image tamper --help", name)
 	}
-	t := Tamperings[i]
+	return Tamperings[i], change(ctx, dir, out, Tamperings[i].change)
+}
+
+// Edit copies the image in dir to the new folder out and changes one file of
+// a volume (board.ESP or board.Conf) in the copy.
+func Edit(ctx context.Context, dir, out, volume, path string, edit func([]byte) ([]byte, error)) error {
+	return change(ctx, dir, out, func(t tampered, ctx context.Context) error {
+		switch volume {
+		case board.ESP:
+			return t.editESP(ctx, path, edit)
+		case board.Conf:
+			return t.editConf(ctx, path, edit)
+		}
+		return fmt.Errorf("files of volume %q cannot be changed", volume)
+	})
+}
+
+func change(ctx context.Context, dir, out string, f func(tampered, context.Context) error) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
-		return t, err
+		return err
 	}
 	if err := copyImage(dir, out); err != nil {
-		return t, fmt.Errorf("copy %s: %w", dir, err)
+		return fmt.Errorf("copy %s: %w", dir, err)
 	}
 	image, err := open(ctx, out)
 	if err != nil {
-		return t, err
+		return err
 	}
 	defer image.close()
-	return t, t.change(tampered{image, out, filepath.Join(out, DiskFile)}, ctx)
+	return f(tampered{image, out, filepath.Join(out, DiskFile)}, ctx)
 }
 
 // tampered is a copy of an image that is being changed.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 func (a *app) enroll() *cobra.Command {
 	var owner, maker, serial string
 	var timeout time.Duration
+	var replace bool
 	c := &cobra.Command{
 		Use: "enroll ADDRESS", Short: "Give a router the owner's certificates",
 		Long: "Checks the maker's certificates of the router's keys, gives both keys certificates of the owner, installs them,\n" +
@@ -23,6 +25,7 @@ func (a *app) enroll() *cobra.Command {
 	c.Flags().StringVar(&owner, "owner", "", "directory made by 'waxseal owner init'")
 	c.Flags().StringVar(&maker, "vendor-ca", "", "PEM `FILE` with the maker's CA certificates")
 	c.Flags().StringVar(&serial, "serial", "", "serial number that the router must have (default: the one that its maker certifies)")
+	c.Flags().BoolVar(&replace, "replace", false, "accept other keys than the router was enrolled with: its board was replaced")
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "for the whole enrollment")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := need(c, "owner", "vendor-ca"); err != nil {
@@ -33,7 +36,7 @@ func (a *app) enroll() *cobra.Command {
 			return err
 		}
 		config.Address, config.Serial, config.Timeout, config.Now = args[0], serial, timeout, a.now
-		config.Step = a.progress
+		config.Step, config.Replace = a.progress, replace
 		r, err := enroll.Enroll(c.Context(), config)
 		a.progress("")
 		if err != nil {
@@ -57,7 +60,10 @@ func enrollConfig(owner, maker string) (enroll.Config, error) {
 	if err != nil {
 		return enroll.Config{}, fmt.Errorf("--vendor-ca: %w", err)
 	}
-	return enroll.Config{Maker: vendor, Roots: cred.Roots, Issuer: ca, Client: cred.Client}, nil
+	return enroll.Config{
+		Maker: vendor, Roots: cred.Roots, Issuer: ca, Client: cred.Client,
+		Ledger: enroll.FileLedger{Dir: filepath.Join(owner, enroll.LedgerDir)},
+	}, nil
 }
 
 // enrolled reports an enrolled router. It has failed if the router did not

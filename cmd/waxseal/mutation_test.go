@@ -13,17 +13,17 @@ import (
 	"waxseal/measure/wire"
 )
 
-// lab is an owner, a router that is enrolled, and its reference values.
-type lab struct {
+// bench is an owner, a router that is enrolled, and its reference values.
+type bench struct {
 	dir                        string
 	router                     *router
 	trust, reference, evidence string
 }
 
-func newLab(t *testing.T) lab {
+func newBench(t *testing.T) bench {
 	t.Helper()
 	dir := t.TempDir()
-	l := lab{dir: dir, reference: filepath.Join(dir, "ref.json"), evidence: filepath.Join(dir, "e.json")}
+	l := bench{dir: dir, reference: filepath.Join(dir, "ref.json"), evidence: filepath.Join(dir, "e.json")}
 	l.waxseal(t, exitOK, "owner", "init", filepath.Join(dir, "owner"))
 	l.trust = filepath.Join(dir, "owner", "owner-ca.pem")
 	ca, err := os.ReadFile(l.trust)
@@ -67,7 +67,7 @@ func write(t *testing.T, path string, b []byte) {
 	}
 }
 
-func (l lab) waxseal(t *testing.T, want int, args ...string) string {
+func (l bench) waxseal(t *testing.T, want int, args ...string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code != want {
@@ -77,7 +77,7 @@ func (l lab) waxseal(t *testing.T, want int, args ...string) string {
 }
 
 // verify returns the exit code over the evidence in a file, and what was said.
-func (l lab) verify(t *testing.T, path string) (int, string) {
+func (l bench) verify(t *testing.T, path string) (int, string) {
 	t.Helper()
 	var out bytes.Buffer
 	code := run(t.Context(), []string{"evidence", "verify", path, "--trust", l.trust, "--reference", l.reference}, strings.NewReader(""), &out, &out)
@@ -141,7 +141,7 @@ func changed(s string) []string {
 }
 
 func TestEvidenceWithAnyFieldChangedIsRefused(t *testing.T) {
-	l := newLab(t)
+	l := newBench(t)
 	text, err := os.ReadFile(l.evidence)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func notProven(path string) bool {
 }
 
 func TestEvidenceCutAnywhereIsRefused(t *testing.T) {
-	l := newLab(t)
+	l := newBench(t)
 	text, err := os.ReadFile(l.evidence)
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +209,7 @@ func TestEvidenceCutAnywhereIsRefused(t *testing.T) {
 }
 
 func TestSealIsOfOneFile(t *testing.T) {
-	l := newLab(t)
+	l := newBench(t)
 	owner := filepath.Join(l.dir, "owner")
 	second := filepath.Join(l.dir, "second.json")
 	l.waxseal(t, exitOK, "attest", l.router.address, "--owner", owner, "--reference", l.reference, "--save", second)
@@ -225,7 +225,7 @@ func TestSealIsOfOneFile(t *testing.T) {
 
 // A router's own certificate, though it is of the owner, seals nothing.
 func TestRouterCannotSeal(t *testing.T) {
-	l := newLab(t)
+	l := newBench(t)
 	text, err := os.ReadFile(l.evidence)
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func chipOf(ts *testscript.TestScript, serial string) *chip {
 }
 
 // routerCommand starts a router: router BOOTFILE [serial=S] [owner=FILE]
-// [unattested=WHY] [notpm]. Its address is put into $ROUTER. A router of the
+// [unattested=WHY] [notpm] [newboard]. Its address is put into $ROUTER. A router of the
 // same serial number is the same one after a reboot.
 func routerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
@@ -77,6 +77,8 @@ func routerCommand(ts *testscript.TestScript, neg bool, args []string) {
 			c.ownerCA = []byte(ts.ReadFile(value))
 		case "unattested":
 			c.unattested = value
+		case "newboard":
+			delete(ts.Value(chipsKey{}).(map[string]*chip), c.serial)
 		case "notpm":
 			c.noTPM, c.unattested = true, "no TPM"
 		default:

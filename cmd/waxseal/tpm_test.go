@@ -93,7 +93,7 @@ func keep(t *testing.T, recorder *measure.Recorder, r record) {
 func TestRouterWithTPMIsEnrolledAndFoundGood(t *testing.T) {
 	dir := t.TempDir()
 	owner, evidence := filepath.Join(dir, "owner"), filepath.Join(dir, "e.json")
-	l := lab{dir: dir, reference: filepath.Join(dir, "ref.json"), trust: filepath.Join(owner, "owner-ca.pem")}
+	l := bench{dir: dir, reference: filepath.Join(dir, "ref.json"), trust: filepath.Join(owner, "owner-ca.pem")}
 	ca, err := factory.NewCA(filepath.Join(dir, "vendor"), time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -168,7 +168,7 @@ func (p *parts) measure(ctx context.Context, log *slog.Logger) error {
 func (p *parts) policy(log *slog.Logger) []byte {
 	tree, ok := p.sources.Trees[board.ESP]
 	if !ok {
-		return nil
+		return []byte{}
 	}
 	raw, err := readSmall(tree, policyPath, boot.MaxPolicy)
 	switch {

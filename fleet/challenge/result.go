@@ -1,6 +1,7 @@
 package challenge
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -90,7 +91,7 @@ func none(reasons ...string) appraise.Verdict {
 func unanswered(err error) Result {
 	reason := evidence.Escape(err.Error())
 	switch {
-	case errors.Is(err, wire.ErrAnswer):
+	case errors.Is(err, wire.ErrAnswer), strings.Contains(reason, "received message larger than max"):
 		return RefusedResult(err)
 	case errors.Is(err, wire.ErrNotReady):
 		return Result{Outcome: Unattested, Verdict: none("router gives no evidence: " + reason)}
@@ -99,5 +100,10 @@ func unanswered(err error) Result {
 	case errors.Is(err, wire.ErrInvalid), errors.Is(err, wire.ErrNoMethod):
 		return Result{Outcome: Unattested, Verdict: none("router cannot answer this challenge: " + reason)}
 	}
-	return Result{Outcome: Unreachable, Verdict: none("unreachable: " + reason)}
+	for _, passing := range []error{wire.ErrBusy, wire.ErrRetry, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, passing) {
+			return Result{Outcome: Unreachable, Verdict: none("unreachable: " + reason)}
+		}
+	}
+	return Result{Outcome: Unattested, Verdict: none("router gives no evidence: " + reason)}
 }

@@ -39,6 +39,8 @@ type Config struct {
 	Maker   []*x509.Certificate // the maker's roots and intermediates; no other issuer is used
 	Roots   []*x509.Certificate // the owner's trust anchors, for a router that is enrolled again
 	Issuer  Issuer              // the owner's CA
+	Ledger  Ledger              // which keys are enrolled; nil: nothing is remembered
+	Replace bool                // the router may come with other keys than it was enrolled with
 	Client  tls.Certificate     // the owner's client certificate
 	Serial  string              // expected serial number; "": the one that the maker certifies
 	Select  wire.Selection      // control card; zero: the active one
@@ -121,6 +123,11 @@ func (c Config) install(ctx context.Context) (Result, error) {
 	id, err := c.identify(ans)
 	if err != nil {
 		return Result{}, err
+	}
+	if c.Ledger != nil {
+		if err := c.Ledger.Admit(id.serial, c.Replace, publicKey(id.iak), publicKey(id.idevid)); err != nil {
+			return Result{}, err
+		}
 	}
 	c.Step("issuing certificates for " + id.serial)
 	r, rotation, err := c.issue(ctx, id)

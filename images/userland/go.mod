@@ -9,6 +9,7 @@ tool (
 	github.com/u-root/u-root/cmds/core/gosh
 	github.com/u-root/u-root/cmds/core/init
 	github.com/u-root/u-root/cmds/core/ip
+	github.com/u-root/u-root/cmds/core/kill
 	github.com/u-root/u-root/cmds/core/ls
 	github.com/u-root/u-root/cmds/core/sleep
 )

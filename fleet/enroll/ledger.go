@@ -1,0 +1,116 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"waxseal/measure/evidence"
+)
+
+// Why a ledger does not admit a router.
+var (
+	// ErrKeyTaken means that a key is enrolled under another serial number: one
+	// TPM stands for two routers.
+	ErrKeyTaken = errors.New("key is enrolled under another serial number")
+	// ErrOtherKey means that a serial number is enrolled with other keys: the
+	// board was replaced, or someone else has its name.
+	ErrOtherKey = errors.New("serial number is enrolled with other keys")
+)
+
+// Ledger remembers which keys belong to which serial number.
+type Ledger interface {
+	// Admit notes the keys of a router, or refuses them with ErrKeyTaken or
+	// ErrOtherKey. With replace a router may come with new keys; a key never
+	// goes to another router.
+	Admit(serial string, replace bool, keys ...*ecdsa.PublicKey) error
+}
+
+// FileLedger is a ledger in a directory: one file for each key, with the serial
+// number in it, and one for each serial number, with its keys. A file is made
+// in one step, so that of two enrollments at once one is refused.
+type FileLedger struct{ Dir string }
+
+var _ Ledger = FileLedger{}
+
+// LedgerDir is the ledger's place in an owner's directory.
+const LedgerDir = "ledger"
+
+// Admit implements Ledger.
+func (l FileLedger) Admit(serial string, replace bool, keys ...*ecdsa.PublicKey) error {
+	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	var names []byte
+	for _, key := range keys {
+		name, err := fingerprint(key)
+		if err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
+		names = append(names, name+"\n"...)
+		kept, err := l.note("key-"+name, []byte(serial+"\n"))
+		if err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
+		if !bytes.Equal(kept, []byte(serial+"\n")) {
+			return fmt.Errorf("%w: key %s… is of %s, not of %s", ErrKeyTaken, name[:16], evidence.Escape(string(bytes.TrimSpace(kept))), serial)
+		}
+	}
+	return l.admitSerial(serial, replace, names)
+}
+
+func (l FileLedger) admitSerial(serial string, replace bool, names []byte) error {
+	sum := sha256.Sum256([]byte(serial)) // a serial number may hold what a file name may not
+	file := "serial-" + hex.EncodeToString(sum[:])
+	kept, err := l.note(file, names)
+	if err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	switch {
+	case bytes.Equal(kept, names):
+		return nil
+	case !replace:
+		return fmt.Errorf("%w: %s; if its board was replaced, enroll it with --replace", ErrOtherKey, serial)
+	}
+	if err := os.WriteFile(filepath.Join(l.Dir, file), names, 0o600); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}
+
+// note makes a file with data unless it is there, and returns what it holds.
+// It appears under its name with all of its bytes or not at all.
+func (l FileLedger) note(name string, data []byte) ([]byte, error) {
+	path := filepath.Join(l.Dir, name)
+	f, err := os.CreateTemp(l.Dir, ".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, err
+	}
+	err = os.Link(f.Name(), path)
+	if errors.Is(err, fs.ErrExist) {
+		return read(path)
+	}
+	return data, err
+}
+
+// fingerprint returns the SHA-256 of a public key's SubjectPublicKeyInfo, in hexadecimal.
+func fingerprint(key *ecdsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
