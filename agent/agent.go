@@ -57,6 +57,9 @@ func Run(ctx context.Context, c Config) error {
 	return a.Serve(ctx, l)
 }
 
+// ErrOwnerCA means that the owner's trust anchors cannot be read.
+var ErrOwnerCA = errors.New("owner's trust anchors")
+
 // New checks the configuration and takes up the stored enrollment.
 func New(c Config) (*Agent, error) {
 	c.Limits = c.Limits.withDefaults()
@@ -71,7 +74,7 @@ func New(c Config) (*Agent, error) {
 	}
 	anchors, err := parseAnchors(c.OwnerCA)
 	if err != nil {
-		return nil, fmt.Errorf("agent: owner CA: %w", err)
+		return nil, fmt.Errorf("agent: %w: %w", ErrOwnerCA, err)
 	}
 	keys, err := c.keys()
 	if err != nil {

@@ -125,6 +125,9 @@ func TestJournalCutAtEveryByte(t *testing.T) {
 			t.Fatalf("cut at %d: append: %v", n, err)
 		}
 		j.Close()
+		if b, err := os.ReadFile(filepath.Join(dir, fileName)); err != nil || !bytes.HasSuffix(b, []byte("\n")) {
+			t.Fatalf("cut at %d: the torn line is still there after the next: %v", n, err)
+		}
 		if _, again, err := open(t, dir).Load(); err != nil || len(again) != len(events)+1 {
 			t.Fatalf("cut at %d: after one more event: %d events, %v", n, len(again), err)
 		}

@@ -28,9 +28,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	started := false
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.AddCommand(buildCommand(), factoryCommand(), predictCommand(), learnCommand(), tamperCommand(), runCommand())
+	started := false // the command line was right, and the command runs
+	for _, c := range root.Commands() {
+		do := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			started = true
+			return do(cmd, args)
+		}
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -60,8 +60,7 @@ func (a *app) attest() *cobra.Command {
 	return c
 }
 
-const exitHelp = `Exit codes: 0 affirming (or genuine, without --reference), 1 error, 2 usage, 3 failed verdict or refused,
-4 unreachable.`
+const exitHelp = `Exit codes: 0 affirming, 1 error or not judged (no --reference), 2 usage, 3 failed verdict or refused, 4 unreachable.`
 
 // readReference reads reference values; without a path there are none.
 func readReference(path string) (*reference.Values, error) {
@@ -114,7 +113,9 @@ func verdictCode(r challenge.Result) error {
 	switch {
 	case r.Outcome == challenge.Unreachable:
 		return exitCode(exitUnreachable)
-	case r.Outcome == challenge.Genuine, r.Outcome == challenge.Judged && r.Verdict.Result == appraise.Affirming:
+	case r.Outcome == challenge.Genuine:
+		return exitCode(exitError) // nothing was judged, and 0 is said for nothing but a good boot
+	case r.Outcome == challenge.Judged && r.Verdict.Result == appraise.Affirming:
 		return nil
 	}
 	return exitCode(exitFailed)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,10 +111,7 @@ func checkSeal(path string, text []byte, trust evidence.Trust) (note string, err
 
 // judge judges evidence by itself: the challenge is taken from it.
 func judge(ev evidence.Evidence, ref *reference.Values, trust evidence.Trust) challenge.Result {
-	ch := evidence.Challenge{
-		Nonce: ev.Nonce, Bank: ev.Bank, PCRs: slices.Sorted(maps.Keys(ev.PCRs)),
-		Issued: ev.Received, Deadline: ev.Received.Add(time.Nanosecond), UnsafeClock: true,
-	}
+	ch := ev.Offline()
 	if ref != nil {
 		ch.Profile, _ = measure.ParseProfile(ref.Profile) // reference.Parse has checked it
 	}

@@ -28,7 +28,7 @@ func main() {
 // Exit codes.
 const (
 	exitOK          = 0 // affirming, or done
-	exitError       = 1 // the question could not be put
+	exitError       = 1 // the question could not be put, or there was nothing to judge by
 	exitUsage       = 2 // the command line is wrong
 	exitFailed      = 3 // at least one failed verdict
 	exitUnreachable = 4 // no verdict: stale or unreachable

@@ -81,7 +81,7 @@ func TestExitCodeFollowsTheOutcome(t *testing.T) {
 		{challenge.Judged, appraise.Contraindicated, exitCode(exitFailed)},
 		{challenge.Judged, appraise.Warning, exitCode(exitFailed)},
 		{challenge.Judged, appraise.None, exitCode(exitFailed)},
-		{challenge.Genuine, appraise.None, nil},
+		{challenge.Genuine, appraise.None, exitCode(exitError)},
 		{challenge.Refused, appraise.Contraindicated, exitCode(exitFailed)},
 		{challenge.Refused, appraise.Affirming, exitCode(exitFailed)},
 		{challenge.Unattested, appraise.None, exitCode(exitFailed)},

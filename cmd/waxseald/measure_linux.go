@@ -148,7 +148,7 @@ func (p *parts) measure(ctx context.Context, log *slog.Logger) error {
 	keepFirmwareLog(log)
 	p.keepOwner(log)
 	raw := p.policy(log)
-	recorder, contents, err := startRecorder(ctx, dev, raw)
+	recorder, contents, err := p.startRecorder(ctx, dev, raw)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func readSmall(tree fs.FS, path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-func startRecorder(ctx context.Context, dev *tpm.Device, raw []byte) (*measure.Recorder, *challenge.Contents, error) {
+func (p *parts) startRecorder(ctx context.Context, dev *tpm.Device, raw []byte) (*measure.Recorder, *challenge.Contents, error) {
 	profile := measure.Waxseal1
 	if policy, err := boot.ParsePolicy(raw); err == nil {
 		profile, err = measure.ParseProfile(policy.Profile)
@@ -207,6 +207,7 @@ func startRecorder(ctx context.Context, dev *tpm.Device, raw []byte) (*measure.R
 	if err != nil {
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}
+	p.opened = append(p.opened, j) // the resident agent takes the journal over
 	contents, err := challenge.OpenContents(contentsDir)
 	if err != nil {
 		return nil, nil, err

@@ -77,11 +77,19 @@ func serve(log *slog.Logger) error {
 		if err != nil {
 			log.Error("device cannot attest", "cause", err)
 			c.Unattested = err.Error()
-		} else {
+		}
+		if dev != nil {
 			defer dev.Close()
 		}
 	}
-	return agent.Run(ctx, c)
+	err = agent.Run(ctx, c)
+	if errors.Is(err, agent.ErrOwnerCA) {
+		// Fails closed: without anchors nobody can challenge or rotate, but the reason can be asked for.
+		log.Error("device counts as one without an owner", "cause", err)
+		c.OwnerCA, c.Unattested = nil, err.Error()
+		err = agent.Run(ctx, c)
+	}
+	return err
 }
 
 // card says who this device is: a fixed box is its own only control card.
@@ -99,17 +107,19 @@ func card(res result) wire.Card {
 	}
 }
 
-// attach opens the TPM and gives the agent its log, its keys and their
-// certificates.
+// attach opens the TPM and gives the agent its keys, their certificates and
+// its log. With keys but without a log the device is returned beside the
+// error: it can say under its own identity why it does not attest.
 func attach(ctx context.Context, c *agent.Config, log *slog.Logger) (*tpm.Device, error) {
 	dev, err := tpm.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(attachLog(ctx, c, dev), attachKeys(ctx, c, dev, log)); err != nil {
+	if err := attachKeys(ctx, c, dev, log); err != nil {
+		c.IAK, c.IDevID, c.Quoter = nil, nil, nil
 		return nil, errors.Join(err, dev.Close())
 	}
-	return dev, nil
+	return dev, attachLog(ctx, c, dev)
 }
 
 func attachLog(ctx context.Context, c *agent.Config, dev *tpm.Device) error {
@@ -187,5 +197,17 @@ type quoter struct{ *tpm.Device }
 
 // Quote implements attestz.Quoter.
 func (q quoter) Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs []measure.PCR) (attest, signature []byte, err error) {
-	return q.Device.Quote(ctx, tpm.IAK, nonce, bank, pcrs)
+	attest, signature, err = q.Device.Quote(ctx, tpm.IAK, nonce, bank, pcrs)
+	return attest, signature, onWire(err)
+}
+
+// onWire says in the wire's words what a challenger can do about the error.
+func onWire(err error) error {
+	switch {
+	case errors.Is(err, tpm.ErrBusy):
+		return fmt.Errorf("%w: %w", wire.ErrBusy, err)
+	case errors.Is(err, tpm.ErrNoAnswer):
+		return fmt.Errorf("%w: %w", wire.ErrRetry, err)
+	}
+	return err
 }

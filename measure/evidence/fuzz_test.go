@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"encoding/hex"
+	"errors"
 	"testing"
 
 	"waxseal/measure"
@@ -34,6 +35,14 @@ func TestSamplesAreWellFormed(t *testing.T) {
 	}
 	if _, err := ParseAttestationKey(unhex(samplePublic)); err != nil {
 		t.Errorf("public area: %v", err)
+	}
+}
+
+func TestQuoteAboveItsBoundIsRefused(t *testing.T) {
+	b := unhex(sampleQuote)
+	b = append(b[:len(b)-34], 0x10, 0x00) // a PCR digest of 4 KiB
+	if _, err := parseAttest(append(b, make([]byte, 0x1000)...)); !errors.Is(err, ErrAttest) {
+		t.Errorf("%v, want: %v", err, ErrAttest)
 	}
 }
 

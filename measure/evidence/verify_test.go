@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"maps"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -413,6 +414,12 @@ func TestVerifyRefusesCertificates(t *testing.T) {
 		{"D-23 intermediate injected by the router", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.OIAK = append(leaf(t, intermediate, router.AK.Public(), nil), evidencetest.PEM(intermediate.Certificate)...)
 		}, evidence.ErrChain},
+		{"D-23 certificate injected beside a good one", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK = append(slices.Clone(b.evidence.Certificates.OIAK), evidencetest.PEM(stranger.Certificate)...)
+		}, evidence.ErrChain},
+		{"no certificate behind a good one", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK = append(slices.Clone(b.evidence.Certificates.OIAK), "nothing")
+		}, evidence.ErrCertificate},
 		{"D-23 intermediate that nobody brought", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.OIAK = leaf(t, intermediate, router.AK.Public(), nil)
 		}, evidence.ErrChain},
@@ -421,6 +428,12 @@ func TestVerifyRefusesCertificates(t *testing.T) {
 		}, evidence.ErrWeakKey},
 		{"D-23 curve P-224", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.OIAK = leaf(t, router.Owner, p224.Public(), nil)
+		}, evidence.ErrWeakKey},
+		{"D-23 curve P-224 for TLS", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.TLS = leaf(t, router.Owner, p224.Public(), nil)
+		}, evidence.ErrWeakKey},
+		{"D-23 issuer with RSA of 1024 bits", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK, b.trust.Roots = issuedBy(t, weak, router)
 		}, evidence.ErrWeakKey},
 		{"D-23 attestation key is RSA", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.OIAK = leaf(t, router.Owner, must(rsa.GenerateKey(rand.Reader, 2048))(t).Public(), nil)
@@ -436,6 +449,16 @@ func TestVerifyRefusesCertificates(t *testing.T) {
 		}, evidence.ErrCertificate},
 		{"text before the certificate", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.OIAK = []string{"x\n" + b.evidence.Certificates.OIAK[0]}
+		}, evidence.ErrCertificate},
+		{"no PEM", func(t *testing.T, b *bundle) { b.evidence.Certificates.OIAK = []string{"nothing"} }, evidence.ErrCertificate},
+		{"PEM of another type", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK = []string{strings.ReplaceAll(b.evidence.Certificates.OIAK[0], "CERTIFICATE", "TRUSTED CERTIFICATE")}
+		}, evidence.ErrCertificate},
+		{"PEM with a header", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK = []string{strings.Replace(b.evidence.Certificates.OIAK[0], "-----\n", "-----\nKey: value\n\n", 1)}
+		}, evidence.ErrCertificate},
+		{"certificate behind 16 KiB of nothing", func(t *testing.T, b *bundle) {
+			b.evidence.Certificates.OIAK = []string{b.evidence.Certificates.OIAK[0] + strings.Repeat("\n", 16<<10)}
 		}, evidence.ErrCertificate},
 		{"no roots", func(t *testing.T, b *bundle) { b.trust.Roots = nil }, evidence.ErrTrust},
 		{"no time", func(t *testing.T, b *bundle) { b.trust.Now = time.Time{} }, evidence.ErrTrust},
@@ -486,6 +509,96 @@ func TestKeptChainExpires(t *testing.T) {
 	b.trust.Now = evidencetest.Noon.AddDate(2, 0, 0)
 	if _, err := verifier.Verify(b.evidence, b.challenge, b.trust); !errors.Is(err, evidence.ErrExpired) {
 		t.Errorf("two years later: %v, want: %v", err, evidence.ErrExpired)
+	}
+}
+
+// A chain that was found good is good as long as each of its certificates.
+func TestKeptChainExpiresWithItsIssuer(t *testing.T) {
+	router := booted(t, elliptic.P256())
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "short"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: evidencetest.Noon.AddDate(0, 0, -1), NotAfter: evidencetest.Noon.AddDate(0, 0, 1),
+	}
+	issuer := evidencetest.Authority{Key: must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)}
+	issuer.Certificate = must(router.Owner.Certify(template, issuer.Key.Public()))(t)
+	b := ask(t, router, measure.SHA256)
+	b.evidence.Certificates.OIAK = evidencetest.PEM(must(issuer.Certify(evidencetest.Leaf(router.Serial), router.AK.Public()))(t))
+	b.trust.Intermediates = []*x509.Certificate{issuer.Certificate}
+	verifier := evidence.NewVerifier(b.trust)
+	must(verifier.Verify(b.evidence, b.challenge, b.trust))(t)
+	for _, days := range []int{-2, 2} { // the leaf itself is valid then
+		b.trust.Now = evidencetest.Noon.AddDate(0, 0, days)
+		if _, err := verifier.Verify(b.evidence, b.challenge, b.trust); !errors.Is(err, evidence.ErrExpired) {
+			t.Errorf("%d days away: %v, want: %v", days, err, evidence.ErrExpired)
+		}
+	}
+}
+
+// issuedBy returns a certificate of the router's attestation key by a root
+// whose key is RSA.
+func issuedBy(t *testing.T, key *rsa.PrivateKey, router *evidencetest.Router) ([]string, []*x509.Certificate) {
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: evidencetest.Noon.AddDate(-1, 0, 0), NotAfter: evidencetest.Noon.AddDate(1, 0, 0), KeyUsage: x509.KeyUsageCertSign,
+	}
+	sign := func(template *x509.Certificate, public any) *x509.Certificate {
+		der := must(x509.CreateCertificate(rand.Reader, template, root, public, key))(t)
+		return must(x509.ParseCertificate(der))(t)
+	}
+	leaf := evidencetest.Leaf(router.Serial)
+	leaf.SerialNumber = big.NewInt(2)
+	// The TLS certificate of the bundle is by the owner, so both are roots.
+	return evidencetest.PEM(sign(leaf, router.AK.Public())), []*x509.Certificate{sign(root, key.Public()), router.Owner.Certificate}
+}
+
+func TestSerialNumbersThatMisleadAreRefused(t *testing.T) {
+	owner := must(evidencetest.NewAuthority("owner", nil))(t)
+	for _, serial := range []string{"WX-\u202e1000", "WX\n1", strings.Repeat("9", 65), "PID:QEMU SN:", "PID:QEMU"} {
+		cert := must(owner.Certify(evidencetest.Leaf(serial), owner.Key.Public()))(t)
+		if got, err := evidence.SerialNumber(cert); !errors.Is(err, evidence.ErrSerial) {
+			t.Errorf("%q is read as %q, %v", serial, got, err)
+		}
+	}
+}
+
+func TestUsesOfIdentityCertificates(t *testing.T) {
+	router := booted(t, elliptic.P256())
+	b := ask(t, router, measure.SHA256)
+	for name, use := range map[string]func(*x509.Certificate){
+		"TLS server":      func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
+		"TLS client":      func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} },
+		"device identity": func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 11, 1, 2}} },
+	} {
+		template := evidencetest.Leaf(router.Serial)
+		use(template)
+		b.evidence.Certificates.TLS = evidencetest.PEM(must(router.Owner.Certify(template, router.Identity.Public()))(t))
+		if _, err := b.verify(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	template := evidencetest.Leaf(router.Serial)
+	template.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 8, 3}}
+	b.evidence.Certificates.TLS = evidencetest.PEM(must(router.Owner.Certify(template, router.Identity.Public()))(t))
+	if _, err := b.verify(); !errors.Is(err, evidence.ErrCertificate) {
+		t.Errorf("attestation: %v, want: %v", err, evidence.ErrCertificate)
+	}
+}
+
+func TestSplitPEM(t *testing.T) {
+	c := booted(t, elliptic.P256()).Certificates
+	chain := must(evidence.SplitPEM("\n" + c.OIAK[0] + "\r\n" + c.TLS[0]))(t)
+	if !slices.Equal(chain, []string{c.OIAK[0], c.TLS[0]}) {
+		t.Errorf("split into %q", chain)
+	}
+	for name, text := range map[string]string{
+		"cut": c.OIAK[0][:100], "text behind": c.OIAK[0] + "x", "nine": strings.Repeat(c.OIAK[0], 9),
+	} {
+		if _, err := evidence.SplitPEM(text); !errors.Is(err, evidence.ErrCertificate) {
+			t.Errorf("%s: %v, want: %v", name, err, evidence.ErrCertificate)
+		}
+	}
+	if chain := must(evidence.SplitPEM(" \n"))(t); len(chain) != 0 {
+		t.Errorf("nothing is split into %q", chain)
 	}
 }
 
