@@ -72,10 +72,11 @@ func New(c Config) (*Agent, error) {
 	if err := c.Card.Check(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	anchors, err := parseAnchors(c.OwnerCA)
+	trusted, err := parseAnchors(c.OwnerCA)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w: %w", ErrOwnerCA, err)
 	}
+	anchors := pool(trusted)
 	keys, err := c.keys()
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -88,6 +89,11 @@ func New(c Config) (*Agent, error) {
 	if errors.Is(err, enrollz.ErrStored) {
 		c.Log.Warn("device counts as not enrolled", "cause", err)
 	}
+	stored, err := a.enrollz.Current().OIDevID.Certificates()
+	if err != nil {
+		return nil, fmt.Errorf("agent: stored oIDevID certificate: %w", err)
+	}
+	c.Now = floored(c.Now, append(trusted, stored...)...)
 	a.attestz = attestz.New(attestz.Config{
 		Card: c.Card, Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
 		Unattested: c.Unattested, Queue: c.Limits.Queue,

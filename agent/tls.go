@@ -23,8 +23,8 @@ import (
 // ticketLife is how long sessions resume under one ticket key.
 const ticketLife = 24 * time.Hour
 
-// parseAnchors returns the owner's trust anchors, or nil for empty text.
-func parseAnchors(pem []byte) (*x509.CertPool, error) {
+// parseAnchors returns the owner's trust anchors, none for empty text.
+func parseAnchors(pem []byte) ([]*x509.Certificate, error) {
 	if len(pem) == 0 {
 		return nil, nil
 	}
@@ -39,14 +39,24 @@ func parseAnchors(pem []byte) (*x509.CertPool, error) {
 	if len(certs) == 0 {
 		return nil, errors.New("no certificate in it")
 	}
-	pool := x509.NewCertPool()
 	for _, c := range certs {
 		if !c.IsCA {
 			return nil, fmt.Errorf("%s is not a CA certificate", c.Subject)
 		}
-		pool.AddCert(c)
 	}
-	return pool, nil
+	return certs, nil
+}
+
+// pool returns the anchors as crypto/tls wants them: nil for none.
+func pool(anchors []*x509.Certificate) *x509.CertPool {
+	if len(anchors) == 0 {
+		return nil
+	}
+	p := x509.NewCertPool()
+	for _, c := range anchors {
+		p.AddCert(c)
+	}
+	return p
 }
 
 // identity is the server's side of TLS: which certificate is shown, and which

@@ -94,7 +94,7 @@ func (b build) rootfs(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range []string{"bin", "conf", "dev", "etc", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "var"} {
-		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+		if err := makeDir(filepath.Join(tree, dir)); err != nil {
 			return err
 		}
 	}
@@ -248,7 +248,7 @@ func (b build) extractDir(name, to string) error {
 		}
 		target := filepath.Join(to, strings.TrimPrefix(path, name))
 		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
+			return makeDir(target)
 		}
 		data, err := fs.ReadFile(b.board, path)
 		if err != nil {
@@ -258,8 +258,24 @@ func (b build) extractDir(name, to string) error {
 		if slices.Contains(strings.Split(path, "/"), "bin") {
 			mode = 0o755
 		}
-		return os.WriteFile(target, data, mode)
+		return writeFile(target, data, mode)
 	})
+}
+
+// makeDir makes a folder that all may enter, whatever the umask.
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
+}
+
+// writeFile writes a file with just this mode, whatever the umask.
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	if err := os.WriteFile(path, data, mode); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
 }
 
 func truncate(path string, size int64) error {
@@ -274,10 +290,7 @@ func copyFile(from, to string, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(to, data, mode); err != nil {
-		return err
-	}
-	return os.Chmod(to, mode) // whatever the umask
+	return writeFile(to, data, mode)
 }
 
 // writeAt copies the file from into the image at offset; from must not be

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"waxseal/boot/uki"
@@ -61,7 +62,9 @@ func TestTwoBuildsAreIdentical(t *testing.T) {
 	a := buildSmall(t, spec)
 	t.Setenv("TZ", "Asia/Tokyo")
 	t.Setenv("LC_ALL", "C.UTF-8")
+	umask := syscall.Umask(0o077)
 	b := buildSmall(t, spec)
+	syscall.Umask(umask)
 	for _, name := range []string{DiskFile, KernelFile, InitramfsFile, CmdlineFile} {
 		x, err := os.ReadFile(filepath.Join(a, name))
 		if err != nil {

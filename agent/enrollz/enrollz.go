@@ -144,6 +144,9 @@ func (s *Server) check(up wire.Update) error {
 	return nil
 }
 
+// verify checks that chain leads to the owner. A certificate that begins later
+// than the device's clock is judged at its beginning: the owner has signed it,
+// and a device's clock may stand in 1970.
 func (s *Server) verify(chain wire.Chain, usage x509.ExtKeyUsage) error {
 	certs, err := chain.Certificates()
 	if err != nil {
@@ -152,6 +155,10 @@ func (s *Server) verify(chain wire.Chain, usage x509.ExtKeyUsage) error {
 	if certs[0].IsCA {
 		return errors.New("it is a CA certificate")
 	}
+	now := s.config.Now()
+	if certs[0].NotBefore.After(now) {
+		now = certs[0].NotBefore
+	}
 	between := x509.NewCertPool()
 	for _, c := range certs[1:] {
 		between.AddCert(c)
@@ -159,7 +166,7 @@ func (s *Server) verify(chain wire.Chain, usage x509.ExtKeyUsage) error {
 	_, err = certs[0].Verify(x509.VerifyOptions{
 		Roots:         s.config.Anchors,
 		Intermediates: between,
-		CurrentTime:   s.config.Now(),
+		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{usage},
 	})
 	return err

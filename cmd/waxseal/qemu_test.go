@@ -104,7 +104,7 @@ func (l site) cli(t *testing.T, code int, args ...string) string {
 	return stdout.String()
 }
 
-// boot starts the unit on an image and waits for its agent.
+// boot starts the unit on an image and waits for its agent and its network.
 func (l site) boot(t *testing.T, c vm.Config) *vm.VM {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -116,6 +116,7 @@ func (l site) boot(t *testing.T, c vm.Config) *vm.VM {
 	}
 	t.Cleanup(v.Stop)
 	l.await(t, v, "agent serves")
+	l.await(t, v, "lab router is up") // its network too
 	return v
 }
 
@@ -393,7 +394,12 @@ func wipe(t *testing.T, file string, offset, n int64) {
 
 // A full configuration partition: nothing can be stored, all else works.
 func testFullDisk(t *testing.T, l site) {
-	const script = "\nwhile cat /bin/gosh >> /conf/filler; do sleep 0; done\necho the disk is full\n"
+	const script = `
+while cat /bin/gosh >> /conf/filler; do echo filling; done
+i=0
+while cat /bin/uinit > /conf/filler$i; do i=$((i+1)); done
+echo the disk is full
+`
 	image := l.edit(t, board.Conf, "etc/rc.local", func(b []byte) ([]byte, error) { return append(b, script...), nil })
 	v := l.boot(t, vm.Config{Dir: image, Direct: true})
 	l.await(t, v, "the disk is full")

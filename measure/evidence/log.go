@@ -45,18 +45,21 @@ func (r rules) read(b []byte) (*story, error) {
 	s.records = make([]measure.Record, 0, len(log.Ours()))
 	var closed [measure.NumPCRs]bool
 	for i, e := range log.Events {
-		if err := r.place(e); err != nil {
+		record, err := r.place(e)
+		if err != nil {
 			return nil, fmt.Errorf("event %d: %w", i, err)
 		}
-		if r.mask&(1<<e.PCR) == 0 {
+		switch {
+		case r.mask&(1<<e.PCR) == 0:
 			s.beyond = append(s.beyond, e)
-			continue
-		}
-		if closed[e.PCR] && e.Extends() {
+		case closed[e.PCR]:
 			return nil, fmt.Errorf("event %d: %w: PCR %d", i, ErrCap, e.PCR)
-		}
-		if err := s.add(e, &closed); err != nil {
-			return nil, fmt.Errorf("event %d: %w", i, err)
+		case e.Ours:
+			s.records = append(s.records, record)
+			closed[e.PCR] = record.IsCap()
+			fallthrough
+		case e.Extends():
+			s.events = append(s.events, e)
 		}
 	}
 	return s, nil
@@ -90,29 +93,30 @@ func (r rules) decode(b []byte) (eventlog.Log, error) {
 }
 
 // place tells whether e may stand in its PCR: ours where the class belongs,
-// the firmware's anywhere but in the PCRs that only we extend.
-func (r rules) place(e eventlog.Event) error {
+// the firmware's anywhere but in the PCRs that only we extend. It returns the
+// record of an event that is ours.
+func (r rules) place(e eventlog.Event) (measure.Record, error) {
 	if !e.Ours {
-		return r.placeFirmware(e)
+		return measure.Record{}, r.placeFirmware(e)
 	}
 	record, err := e.Record()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLog, err)
+		return record, fmt.Errorf("%w: %w", ErrLog, err)
 	}
 	if record.IsCap() {
 		if !slices.Contains(r.profile.Capped(), e.PCR) {
-			return fmt.Errorf("%w: cap %s in PCR %d", ErrPlace, record.Name, e.PCR)
+			return record, fmt.Errorf("%w: cap %s in PCR %d", ErrPlace, record.Name, e.PCR)
 		}
-		return nil
+		return record, nil
 	}
 	pcr, err := r.profile.For(record.Subject())
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPlace, err)
+		return record, fmt.Errorf("%w: %w", ErrPlace, err)
 	}
 	if pcr != e.PCR {
-		return fmt.Errorf("%w: %s in PCR %d instead of %d", ErrPlace, record.Name, e.PCR, pcr)
+		return record, fmt.Errorf("%w: %s in PCR %d instead of %d", ErrPlace, record.Name, e.PCR, pcr)
 	}
-	return nil
+	return record, nil
 }
 
 // placeFirmware also refuses the types whose digest is always that of their
@@ -127,23 +131,6 @@ func (r rules) placeFirmware(e eventlog.Event) error {
 			return fmt.Errorf("%w: %s in PCR %d", ErrData, eventlog.TypeName(e.Type), e.PCR)
 		}
 	}
-	return nil
-}
-
-func (s *story) add(e eventlog.Event, closed *[measure.NumPCRs]bool) error {
-	if !e.Extends() {
-		return nil
-	}
-	s.events = append(s.events, e)
-	if !e.Ours {
-		return nil
-	}
-	record, err := e.Record()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLog, err)
-	}
-	s.records = append(s.records, record)
-	closed[e.PCR] = closed[e.PCR] || record.IsCap()
 	return nil
 }
 

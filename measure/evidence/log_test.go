@@ -150,6 +150,7 @@ func TestVerifyRefusesBoots(t *testing.T) {
 		{"finding in PCR 14", []step{firmware2, record(14, "mirror/tc/eth0"), func(t *testing.T, r *evidencetest.Router) { measured(t, r) }}, evidence.ErrPlace},
 		{"record in the firmware's PCR", []step{firmware2, record(8, "kernel/early"), func(t *testing.T, r *evidencetest.Router) { measured(t, r) }}, evidence.ErrPlace},
 		{"record of an unknown class", []step{boot, record(15, "poem/ode")}, evidence.ErrPlace},
+		{"record of an unknown class in PCR 0", []step{record(0, "poem/ode"), func(t *testing.T, r *evidencetest.Router) { measured(t, r) }}, evidence.ErrPlace},
 		{"D-35 separator twice", []step{func(t *testing.T, r *evidencetest.Router) { ok(t, r.Separators()) }, boot}, evidence.ErrSeparator},
 		{"D-35 firmware went on after its separator", []step{firmware2, func(t *testing.T, r *evidencetest.Router) {
 			ok(t, r.Firmware(0, eventlog.EVSCRTMVersion, []byte("late"), []byte("late")))
@@ -205,6 +206,40 @@ func TestCleanStarts(t *testing.T) {
 		measured(t, r)
 		if _, err := ask(t, r, measure.SHA256).verify(); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// D-31: EV_NO_ACTION extends nothing, yet says where PCR 0 began.
+func TestStartupLocality(t *testing.T) {
+	for name, boot := range map[string]func(testing.TB, *evidencetest.Router){"with a firmware": firmware, "nothing extended": func(testing.TB, *evidencetest.Router) {}} {
+		r := must(evidencetest.New("WX-0001", elliptic.P256()))(t)
+		r.StartAt(3, measure.SHA256, measure.SHA384)
+		boot(t, r)
+		measured(t, r)
+		v := must(ask(t, r, measure.SHA256).verify())(t)
+		for _, e := range v.Events() {
+			if !e.Extends() {
+				t.Errorf("%s: EV_NO_ACTION among the events that are proven", name)
+			}
+		}
+		r.Log.Events, r.Log.StartupLocality = r.Log.Events[1:], 0
+		if _, err := ask(t, r, measure.SHA256).verify(); err == nil {
+			t.Errorf("%s: accepted without the event that explains PCR 0", name)
+		}
+	}
+}
+
+// PCR 17 to 22 begin with ones (no dynamic launch), the others with zeros.
+func TestStartValues(t *testing.T) {
+	r := booted(t, elliptic.P256())
+	ch := must(evidencetest.Challenge(measure.SHA256, 10, 15, 17, 22))(t)
+	must(bundle{r, must(r.Answer(ch))(t), ch, r.Trust()}.verify())(t)
+	for _, pcr := range []measure.PCR{10, 17} {
+		r := booted(t, elliptic.P256())
+		ok(t, r.Extend(pcr, []measure.Digest{measure.Hash(measure.SHA256, nil)}))
+		if _, err := (bundle{r, must(r.Answer(ch))(t), ch, r.Trust()}).verify(); !errors.Is(err, evidence.ErrWithheld) {
+			t.Errorf("PCR %d: %v, want: %v", pcr, err, evidence.ErrWithheld)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 
 	"waxseal/measure"
@@ -58,6 +59,24 @@ func TestKeysThatAreNoAttestationKeysAreRefused(t *testing.T) {
 	}
 	if _, err := evidence.ParseAttestationKey(public(t, r, attestation, measure.SHA1)); !errors.Is(err, evidence.ErrScheme) {
 		t.Errorf("signs over SHA-1: %v, want: %v", err, evidence.ErrScheme)
+	}
+	for name, patch := range map[string]struct {
+		at    int
+		value byte
+	}{
+		"RSA": {1, 0x01}, "named by SHA-1": {3, 0x04}, "with a symmetric cipher": {11, 0x06}, "of another scheme": {13, 0x1a},
+		"on curve P-224": {17, 0x02}, "with a key derivation": {19, 0x20}, "on another curve than its point": {17, 0x04},
+	} {
+		spoilt := public(t, r, attestation, measure.SHA256)
+		spoilt[patch.at] = patch.value
+		if _, err := evidence.ParseAttestationKey(spoilt); !errors.Is(err, evidence.ErrKey) && !errors.Is(err, evidence.ErrScheme) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	long := public(t, r, attestation, measure.SHA256)
+	long = slices.Concat(long[:20], []byte{0, 33, 0}, long[22:])
+	if _, err := evidence.ParseAttestationKey(long); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("point longer than its curve: %v, want: %v", err, evidence.ErrKey)
 	}
 	good := public(t, r, attestation, measure.SHA256)
 	for n := range good {

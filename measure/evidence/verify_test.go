@@ -374,6 +374,14 @@ func TestVerifyRefusesCertificates(t *testing.T) {
 		{"D-24 relay: quote of one router over the TLS of another", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.TLS = leaf(t, router.Owner, other.Public(), func(c *x509.Certificate) { c.Subject.SerialNumber = "WX-0002" })
 		}, evidence.ErrSerial},
+		{"D-24 relay: TLS of the expected router, quote of another", func(t *testing.T, b *bundle) {
+			b.evidence.Card = evidence.Card{}
+			b.evidence.Certificates.OIAK = leaf(t, router.Owner, router.AK.Public(), func(c *x509.Certificate) { c.Subject.SerialNumber = "WX-0002" })
+		}, evidence.ErrSerial},
+		{"D-24 relay where no serial is expected", func(t *testing.T, b *bundle) {
+			b.evidence.Card, b.trust.Serial = evidence.Card{}, ""
+			b.evidence.Certificates.OIAK = leaf(t, router.Owner, router.AK.Public(), func(c *x509.Certificate) { c.Subject.SerialNumber = "WX-0002" })
+		}, evidence.ErrSerial},
 		{"D-23 IDevID of another serial", func(t *testing.T, b *bundle) {
 			b.evidence.Certificates.IDevID = leaf(t, router.Owner, other.Public(), func(c *x509.Certificate) { c.Subject.SerialNumber = "WX-0002" })
 		}, evidence.ErrSerial},
@@ -521,15 +529,23 @@ func TestKeptChainExpiresWithItsIssuer(t *testing.T) {
 	}
 	issuer := evidencetest.Authority{Key: must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)}
 	issuer.Certificate = must(router.Owner.Certify(template, issuer.Key.Public()))(t)
-	b := ask(t, router, measure.SHA256)
-	b.evidence.Certificates.OIAK = evidencetest.PEM(must(issuer.Certify(evidencetest.Leaf(router.Serial), router.AK.Public()))(t))
-	b.trust.Intermediates = []*x509.Certificate{issuer.Certificate}
-	verifier := evidence.NewVerifier(b.trust)
-	must(verifier.Verify(b.evidence, b.challenge, b.trust))(t)
-	for _, days := range []int{-2, 2} { // the leaf itself is valid then
-		b.trust.Now = evidencetest.Noon.AddDate(0, 0, days)
-		if _, err := verifier.Verify(b.evidence, b.challenge, b.trust); !errors.Is(err, evidence.ErrExpired) {
-			t.Errorf("%d days away: %v, want: %v", days, err, evidence.ErrExpired)
+	short := func(key *ecdsa.PrivateKey) []string {
+		return evidencetest.PEM(must(issuer.Certify(evidencetest.Leaf(router.Serial), key.Public()))(t))
+	}
+	for name, put := range map[string]func(*evidence.Certificates){
+		"oIAK": func(c *evidence.Certificates) { c.OIAK = short(router.AK) },
+		"TLS":  func(c *evidence.Certificates) { c.TLS = short(router.Identity) },
+	} {
+		b := ask(t, router, measure.SHA256)
+		put(&b.evidence.Certificates)
+		b.trust.Intermediates = []*x509.Certificate{issuer.Certificate}
+		verifier := evidence.NewVerifier(b.trust)
+		must(verifier.Verify(b.evidence, b.challenge, b.trust))(t)
+		for _, days := range []int{-2, 2} { // the leaf itself is valid then
+			b.trust.Now = evidencetest.Noon.AddDate(0, 0, days)
+			if _, err := verifier.Verify(b.evidence, b.challenge, b.trust); !errors.Is(err, evidence.ErrExpired) {
+				t.Errorf("%s, %d days away: %v, want: %v", name, days, err, evidence.ErrExpired)
+			}
 		}
 	}
 }

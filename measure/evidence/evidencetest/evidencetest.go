@@ -7,6 +7,7 @@
 package evidencetest
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -130,13 +131,27 @@ func New(serial string, curve elliptic.Curve) (*Router, error) {
 }
 
 // Reset forgets the log and puts the PCRs of banks to their start values.
-func (r *Router) Reset(banks ...measure.Alg) {
-	r.Log = eventlog.Log{Banks: banks}
+func (r *Router) Reset(banks ...measure.Alg) { r.StartAt(0, banks...) }
+
+// StartAt is Reset of a TPM that is started at another locality: PCR 0 says
+// so, and so does the log.
+func (r *Router) StartAt(locality uint8, banks ...measure.Alg) {
+	r.Log = eventlog.Log{Banks: banks, StartupLocality: locality}
+	if locality > 0 {
+		e := eventlog.Event{Type: eventlog.EVNoAction, Data: append([]byte("StartupLocality\x00"), locality)}
+		for _, alg := range banks {
+			e.Digests = append(e.Digests, measure.Digest{Alg: alg, Sum: make([]byte, alg.Size())})
+		}
+		r.Log.Events = append(r.Log.Events, e)
+	}
 	r.pcrs = map[measure.Alg][]measure.Digest{}
 	for _, alg := range banks {
 		values := make([]measure.Digest, measure.NumPCRs)
 		for i := range values {
 			values[i] = r.Log.Start(alg, measure.PCR(i))
+			if i >= 17 && i <= 22 { // before any dynamic launch
+				values[i].Sum = bytes.Repeat([]byte{0xff}, alg.Size())
+			}
 		}
 		r.pcrs[alg] = values
 	}
