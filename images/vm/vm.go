@@ -222,7 +222,7 @@ func (v *VM) WaitFor(ctx context.Context, text string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("console never showed %q: %w", text, ctx.Err())
+			return fmt.Errorf("console never showed %q: %w:\n%s", text, ctx.Err(), v.console.String())
 		case <-v.done:
 			return fmt.Errorf("the router ended before its console showed %q:\n%s", text, v.console.String())
 		case <-time.After(20 * time.Millisecond):

@@ -298,6 +298,13 @@ func TestEscape(t *testing.T) {
 	}
 }
 
+func TestNothingIsProvenByNothing(t *testing.T) {
+	var v evidence.Verified
+	if len(v.Events())+len(v.Firmware())+len(v.Records())+len(v.Unverified())+len(v.PCRs()) != 0 || v.Serial() != "" || v.Quoted(0) {
+		t.Errorf("the zero value says something: %+v", v)
+	}
+}
+
 func TestAccessorsGiveCopies(t *testing.T) {
 	b := ask(t, booted(t, elliptic.P256()), measure.SHA256)
 	v := must(b.verify())(t)

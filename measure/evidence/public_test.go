@@ -39,9 +39,15 @@ func TestEnrolledKeyIsHeldAgainstTheQuote(t *testing.T) {
 	b.attest(t, func(a *evidencetest.Attest) { a.Signer = key.QualifiedName() })
 	must(b.verify())(t)
 
-	b.trust.Public = public(t, must(evidencetest.New("WX-0002", elliptic.P256()))(t), attestation, measure.SHA256)
+	b.trust.Public = public(t, r, attestation&^(1<<16), measure.SHA256)
 	if _, err := b.verify(); !errors.Is(err, evidence.ErrKey) {
-		t.Errorf("another key was enrolled: %v, want: %v", err, evidence.ErrKey)
+		t.Errorf("the enrolled key is not restricted: %v, want: %v", err, evidence.ErrKey)
+	}
+	b.trust.Public = public(t, must(evidencetest.New("WX-0002", elliptic.P256()))(t), attestation, measure.SHA256)
+	other := must(evidence.ParseAttestationKey(b.trust.Public))(t)
+	b.attest(t, func(a *evidencetest.Attest) { a.Signer = other.QualifiedName() })
+	if _, err := b.verify(); !errors.Is(err, evidence.ErrKey) {
+		t.Errorf("another key was enrolled, and the quote has its name: %v, want: %v", err, evidence.ErrKey)
 	}
 }
 

@@ -202,6 +202,8 @@ var quoteRefusals = []refusal{
 	{"D-07 value of a PCR that is not quoted", func(t *testing.T, b *bundle) {
 		b.evidence.PCRs[10] = make([]byte, 32)
 	}, evidence.ErrValues},
+	{"D-07 empty value of a PCR that is not quoted", func(t *testing.T, b *bundle) { b.evidence.PCRs[10] = nil }, evidence.ErrValues},
+	{"D-07 value of a PCR that does not exist", func(t *testing.T, b *bundle) { b.evidence.PCRs[200] = make([]byte, 32) }, evidence.ErrValues},
 	{"D-07 one value too few", func(t *testing.T, b *bundle) { delete(b.evidence.PCRs, 15) }, evidence.ErrValues},
 	{"D-07 another PCR's value", func(t *testing.T, b *bundle) {
 		delete(b.evidence.PCRs, 15)
