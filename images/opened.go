@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/u-root/u-root/pkg/cpio"
@@ -103,7 +104,9 @@ func unpackFAT(ctx context.Context, img string, offset int64, to string) error {
 	return run(ctx, to, "mcopy", "-s", "-n", "-i", fmt.Sprintf("%s@@%d", img, offset), "::/", to)
 }
 
-// unpackExt4 copies a volume's ext4 file system to its folder.
+// unpackExt4 copies a volume's ext4 file system to its folder. What a router
+// that lost its power left in the journal is replayed first, in the copy, as
+// the kernel will do before it measures.
 func (o *opened) unpackExt4(ctx context.Context, volume string) error {
 	img := filepath.Join(o.work, volume+".img")
 	f, err := os.Create(img)
@@ -111,13 +114,32 @@ func (o *opened) unpackExt4(ctx context.Context, volume string) error {
 		return err
 	}
 	defer f.Close()
+	if err := f.Truncate(o.regions[volume].Size); err != nil {
+		return err
+	}
 	if err := copySparse(f, 0, o.regions[volume].Reader()); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := replayJournal(ctx, img); err != nil {
 		return err
 	}
 	if err := os.Mkdir(o.tree(volume), 0o755); err != nil {
 		return err
 	}
 	return run(ctx, o.work, "debugfs", "-R", "rdump / "+o.tree(volume), img)
+}
+
+// replayJournal brings an ext4 image into the state that its journal promises.
+func replayJournal(ctx context.Context, img string) error {
+	err := run(ctx, filepath.Dir(img), "e2fsck", "-f", "-y", img)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 { // errors were corrected: e2fsck(8)
+		return nil
+	}
+	return err
 }
 
 // readUKI takes the UKI apart, down to the agent in its initramfs.

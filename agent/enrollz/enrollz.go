@@ -107,7 +107,7 @@ func (s *Server) RotateOIAK(_ context.Context, rot wire.Rotation) error {
 		return fmt.Errorf("%w: %w", wire.ErrInvalid, err)
 	}
 	if err := s.config.Store.Save(next); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", wire.ErrNotReady, err) // a full or read-only disk is the operator's to mend
 	}
 	s.current.Store(&next)
 	return nil

@@ -15,6 +15,7 @@ func TestAlign(t *testing.T) {
 		{"ac", "abc", "a=a -=b c=c"},
 		{"abcd", "xbcy", "a=x b=b c=c d=y"},
 		{"abcd", "bcda", "a=- b=b c=c d=d -=a"},
+		{"abx", "xab", "-=x a=a b=b x=-"},
 		{"abc", "xyz", "a=x b=y c=z"},
 		{"ab", "", "a=- b=-"},
 		{"", "ab", "-=a -=b"},

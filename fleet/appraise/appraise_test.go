@@ -86,16 +86,19 @@ func TestNothingIsAffirmedWithoutJudgement(t *testing.T) {
 	rfc := c.ref
 	rfc.Profile = "rfc9683"
 	rfc.Items = []reference.Item{{PCR: 9, Name: "policy/measure", SHA256: c.ref.Items[0].SHA256}}
-	for name, got := range map[string]appraise.Verdict{
-		"policy that names no PCR (D-37)":  appraise.Appraise(v, c.ref, appraise.Policy{}),
-		"policy with a PCR not quoted":     appraise.Appraise(v, c.ref, appraise.Policy{PCRs: []measure.PCR{10}}),
-		"evidence that was never verified": appraise.Appraise(evidence.Verified{}, c.ref, appraise.DefaultPolicy),
-		"reference without values":         appraise.Appraise(v, reference.Values{}, appraise.DefaultPolicy),
-		"reference of another profile":     appraise.Appraise(v, rfc, appraise.DefaultPolicy),
-		"refused evidence":                 appraise.Refused(evidence.ErrSignature),
+	for name, test := range map[string]struct {
+		got    appraise.Verdict
+		reason string
+	}{
+		"policy that names no PCR (D-37)":  {appraise.Appraise(v, c.ref, appraise.Policy{}), "the policy names no PCR"},
+		"policy with a PCR not quoted":     {appraise.Appraise(v, c.ref, appraise.Policy{PCRs: []measure.PCR{10}}), "PCR 10, which the policy demands, is not quoted"},
+		"evidence that was never verified": {appraise.Appraise(evidence.Verified{}, c.ref, appraise.DefaultPolicy), "evidence was not verified"},
+		"reference without values":         {appraise.Appraise(v, reference.Values{}, appraise.DefaultPolicy), "reference values"},
+		"reference of another profile":     {appraise.Appraise(v, rfc, appraise.DefaultPolicy), "evidence was read by PCR profile waxseal-1"},
+		"refused evidence":                 {appraise.Refused(evidence.ErrSignature), "evidence refused"},
 	} {
-		if got.Result != appraise.Contraindicated || len(got.Reasons) == 0 {
-			t.Errorf("%s: %s because %q", name, got.Result, got.Reasons)
+		if test.got.Result != appraise.Contraindicated || len(test.got.Reasons) == 0 || !strings.Contains(test.got.Reasons[0], test.reason) {
+			t.Errorf("%s: %s because %q", name, test.got.Result, test.got.Reasons)
 		}
 	}
 	refused := appraise.Refused(fmt.Errorf("router: %w", evidence.ErrSignature))
@@ -130,6 +133,9 @@ func TestItemsBeyondTheQuoteAreNotGood(t *testing.T) {
 	if v.Result != appraise.Contraindicated || v.Assurance != appraise.AssuranceSelf {
 		t.Errorf("%s, %s", v.Result, v.Assurance)
 	}
+	if i := slices.IndexFunc(v.Reasons, func(r string) bool { return strings.Contains(r, "PCR 13 is not quoted") }); i < 0 {
+		t.Errorf("reasons %q do not say that PCR 13 is not quoted", v.Reasons)
+	}
 	states := map[string]appraise.State{}
 	for _, component := range v.Components {
 		states[component.Name] = component.State
@@ -141,6 +147,27 @@ func TestItemsBeyondTheQuoteAreNotGood(t *testing.T) {
 	} {
 		if states[name] != want {
 			t.Errorf("%s is %s, want %s", name, states[name], want)
+		}
+	}
+}
+
+// The firmware's log is not whole where one of its PCRs is not quoted.
+func TestAssuranceNeedsAllPCRsOfTheFirmware(t *testing.T) {
+	c := read(t, "good", asItIs)
+	for _, without := range []measure.PCR{0, 8, 11} {
+		pcrs := slices.DeleteFunc(slices.Clone(appraise.DefaultPolicy.PCRs), func(pcr measure.PCR) bool { return pcr == without })
+		v := appraise.Appraise(c.verifyOf(t, measure.SHA256, pcrs...), c.ref, appraise.Policy{PCRs: pcrs})
+		if v.Assurance != appraise.AssuranceSelf || v.Result != appraise.Contraindicated {
+			t.Errorf("without PCR %d: %s, %s", without, v.Assurance, v.Result)
+		}
+		state := appraise.Good
+		if without <= 9 { // the aggregate is over PCR 0 to 9
+			state = appraise.Informational
+		}
+		if !slices.ContainsFunc(v.Components, func(c appraise.Component) bool {
+			return c.Name == "aggregate/boot?c=sha256" && c.State == state
+		}) {
+			t.Errorf("without PCR %d: the aggregate is not %s", without, state)
 		}
 	}
 }
@@ -208,6 +235,26 @@ func TestVerdictIsReadAsItWasWritten(t *testing.T) {
 		if _, err := appraise.Parse([]byte(strings.Replace(string(data), `"result"`, `"Result"`, 1))); err == nil {
 			t.Errorf("%s: a key in other case is read", name)
 		}
+		if _, err := appraise.Parse([]byte(strings.Replace(string(data), appraise.Format, "waxseal-verdict-2", 1))); err == nil {
+			t.Errorf("%s: another format is read", name)
+		}
+	}
+}
+
+// The content of a cap is its name, like that of every phase.
+func TestCapWithAnotherContentIsNoHandOver(t *testing.T) {
+	c := read(t, "good", func(s string) string { return strings.Replace(s, "cap phase/handoff/switch_root\n", "", 1) })
+	for _, rec := range c.router.Profile.Cap(c.ref.Handoff) {
+		if rec.PCR == measure.Common {
+			rec.Content[0] ^= 1
+		}
+		if err := c.router.Record(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := appraise.Appraise(c.verify(t), c.ref, appraise.DefaultPolicy)
+	if len(v.Culprits()) != 1 || v.Culprits()[0].State != appraise.Incomplete {
+		t.Errorf("culprits: %+v", v.Culprits())
 	}
 }
 
@@ -216,13 +263,21 @@ func TestVerdictOverHostileLogIsSmall(t *testing.T) {
 	c := read(t, "good", func(s string) string {
 		var b strings.Builder
 		for i := range 3000 {
-			fmt.Fprintf(&b, "14 config/junk/%d x\n15 mirror/junk/%d x\n", i, i)
+			fmt.Fprintf(&b, "14 config/junk/%d x\n15 mirror/junk/%d x\n15 mirror/same %d\n", i, i, i)
 		}
 		return strings.Replace(s, "aggregate\n", "aggregate\n"+b.String(), 1)
 	})
 	v := appraise.Appraise(c.verify(t), c.ref, appraise.DefaultPolicy)
 	if len(v.Components) > 400 || v.Result != appraise.Contraindicated {
 		t.Errorf("%d components, %s", len(v.Components), v.Result)
+	}
+	for _, component := range v.Components {
+		if len(component.Evidence) > 100 {
+			t.Errorf("%s has %d rows", component.Name, len(component.Evidence))
+		}
+		if component.Name == "mirror/same" && component.Note != "2936 more measurements of the same kind" {
+			t.Errorf("%s: note %q", component.Name, component.Note)
+		}
 	}
 }
 

@@ -147,11 +147,6 @@ func (t Trust) findRoot(l *leaf) error {
 	return nil
 }
 
-// valid tells whether the chain of l, once found good, is so at now.
-func (l leaf) valid(now time.Time) bool {
-	return !now.Before(l.after) && !now.After(l.before)
-}
-
 // strong refuses keys below 112 bits of strength (NIST SP 800-131A).
 func strong(cert *x509.Certificate) error {
 	switch key := cert.PublicKey.(type) {
