@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"waxseal/measure/wire"
@@ -107,7 +108,7 @@ func (s *Server) RotateOIAK(_ context.Context, rot wire.Rotation) error {
 		return fmt.Errorf("%w: %w", wire.ErrInvalid, err)
 	}
 	if err := s.config.Store.Save(next); err != nil {
-		return fmt.Errorf("%w: %w", wire.ErrNotReady, err) // a full or read-only disk is the operator's to mend
+		return storeError{err}
 	}
 	s.current.Store(&next)
 	return nil
@@ -171,3 +172,20 @@ func (s *Server) verify(chain wire.Chain, usage x509.ExtKeyUsage) error {
 	})
 	return err
 }
+
+// storeError is a failed Save. The owner, whose disk it is, learns what the
+// system said ("no space left on device"), but no path of the router.
+type storeError struct{ cause error }
+
+// Error implements error.
+func (e storeError) Error() string {
+	said := "certificates cannot be stored"
+	var errno syscall.Errno
+	if errors.As(e.cause, &errno) {
+		said += ": " + errno.Error()
+	}
+	return said
+}
+
+// Unwrap implements the interface that errors.Is looks for.
+func (e storeError) Unwrap() []error { return []error{wire.ErrNotReady, e.cause} }
