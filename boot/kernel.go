@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -29,6 +30,20 @@ func (e emitter) open(name string, content []byte) error {
 		return e.sum(name, sha256.Sum256(content), nil)
 	}
 	return e.text(name, content)
+}
+
+// inventory records what the kernel was extended with, a line for each thing.
+// None is the empty text, which is not the same as not having looked.
+func (e emitter) inventory(name string, list func(context.Context) ([]string, error)) error {
+	lines, err := list(e.ctx)
+	if err != nil {
+		return e.missing(name, e.sourceError(err))
+	}
+	var text []byte
+	for _, line := range lines {
+		text = append(append(text, line...), '\n')
+	}
+	return e.text(name, text)
 }
 
 // ukiParts are the sections of a UKI that have a record of their own, in the

@@ -140,6 +140,8 @@ func router(trees map[string]fs.FS) boot.Live {
 		CommandLine: func() ([]byte, error) { return []byte("console=ttyS0 quiet\n"), nil },
 		Executable:  func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("agent")), nil },
 		SerialText:  func() (string, error) { return "WX-0001", nil },
+		ModuleNames: func() ([]string, error) { return []string{"squashfs", "vfat"}, nil },
+		BPFPrograms: func() ([]string, error) { return nil, nil },
 		TPM:         values{},
 		Trees:       trees,
 	}

@@ -54,6 +54,8 @@ const (
 	Config    Kind = "config"    // config/SOURCE/PATH?c=FORM: configuration files
 	Startup   Kind = "startup"   // startup/VOLUME/PATH?c=FORM: files that run or take effect at boot
 	Owner     Kind = "owner"     // owner/ca: the trust anchors of the owner
+	Modules   Kind = "modules"   // module/live: names of the kernel modules that are loaded
+	Programs  Kind = "programs"  // bpf/live: BPF programs that are loaded
 )
 
 // Item is one line of the policy. Which fields a kind needs and which it may
@@ -94,6 +96,8 @@ var kinds = map[Kind]fields{
 	Config:    {need: "volume path canon", may: "source max_size max_entries"},
 	Startup:   {need: "volume paths", may: "canon max_size max_entries"},
 	Owner:     {need: "volume path", may: "max_size"},
+	Modules:   {},
+	Programs:  {},
 }
 
 // Duration is a time.Duration that is written as "2s" or "1m30s".

@@ -176,6 +176,10 @@ func (r *run) item(it Item, e emitter) error {
 		return e.volume(it)
 	case Owner:
 		return e.owner(it)
+	case Modules:
+		return e.inventory("module/live", e.src.Modules)
+	case Programs:
+		return e.inventory("bpf/live", e.src.Programs)
 	}
 	return e.files(it)
 }

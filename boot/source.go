@@ -26,6 +26,10 @@ type Source interface {
 	Agent(ctx context.Context) (io.ReadCloser, error)
 	// Serial returns the serial number of the device.
 	Serial(ctx context.Context) (string, error)
+	// Modules returns the names of the loaded kernel modules, sorted.
+	Modules(ctx context.Context) ([]string, error)
+	// Programs returns the loaded BPF programs, a line each, sorted.
+	Programs(ctx context.Context) ([]string, error)
 	// FirmwarePCRs returns PCR 0 to 9 of the strongest bank, PCR 0 first.
 	FirmwarePCRs(ctx context.Context) ([]measure.Digest, error)
 	// Volume returns the volume of the given name and its size in bytes.
@@ -51,6 +55,8 @@ type Live struct {
 	CommandLine func() ([]byte, error)
 	Executable  func() (io.ReadCloser, error)
 	SerialText  func() (string, error)
+	ModuleNames func() ([]string, error)
+	BPFPrograms func() ([]string, error)
 	TPM         PCRReader
 	Volumes     map[string]Region
 	Trees       map[string]fs.FS
@@ -80,6 +86,22 @@ func (l Live) Serial(context.Context) (string, error) {
 		return "", fmt.Errorf("serial number: %w", fs.ErrNotExist)
 	}
 	return l.SerialText()
+}
+
+// Modules implements Source.
+func (l Live) Modules(context.Context) ([]string, error) {
+	if l.ModuleNames == nil {
+		return nil, fmt.Errorf("modules: %w", fs.ErrNotExist)
+	}
+	return l.ModuleNames()
+}
+
+// Programs implements Source.
+func (l Live) Programs(context.Context) ([]string, error) {
+	if l.BPFPrograms == nil {
+		return nil, fmt.Errorf("BPF programs: %w", fs.ErrNotExist)
+	}
+	return l.BPFPrograms()
 }
 
 // FirmwarePCRs implements Source.

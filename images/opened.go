@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
 
@@ -29,6 +31,7 @@ type opened struct {
 	work     string            // where the file systems were unpacked
 	sections map[string][]byte // of the UKI
 	agent    []byte            // the executable inside its initramfs
+	modules  []string          // the kernel modules inside its initramfs, sorted
 }
 
 var _ boot.Source = (*opened)(nil)
@@ -156,33 +159,52 @@ func (o *opened) readUKI(ctx context.Context) error {
 	for _, s := range image.Sections {
 		o.sections[s.Name] = data[s.Offset : s.Offset+s.Size]
 	}
-	o.agent, err = agentOf(ctx, o.work, o.sections[uki.Initrd])
-	if err != nil {
+	if err := o.readInitramfs(ctx); err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	return nil
 }
 
-// agentOf returns /init of an initramfs compressed with xz.
-func agentOf(ctx context.Context, work string, initramfs []byte) ([]byte, error) {
-	packed := filepath.Join(work, "initramfs.xz")
-	if err := os.WriteFile(packed, initramfs, 0o600); err != nil {
-		return nil, err
+// readInitramfs finds the agent and the kernel modules in the initramfs, which
+// is compressed with xz. What an attacker appended as a second archive is not
+// looked into: it changes the digest of the whole.
+func (o *opened) readInitramfs(ctx context.Context) error {
+	packed := filepath.Join(o.work, "initramfs.xz")
+	if err := os.WriteFile(packed, o.sections[uki.Initrd], 0o600); err != nil {
+		return err
 	}
-	archive, err := output(ctx, work, "xz", "--decompress", "--stdout", "--single-stream", packed)
+	archive, err := output(ctx, o.work, "xz", "--decompress", "--stdout", "--single-stream", packed)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := cpio.Newc.Reader(bytes.NewReader(archive))
-	for {
-		rec, err := r.ReadRecord()
-		if err != nil {
-			return nil, fmt.Errorf("init: %w", err)
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(archive)))
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if name, ok := moduleName(r.Name); ok {
+			o.modules = append(o.modules, name)
 		}
-		if rec.Name == "init" {
-			return io.ReadAll(io.NewSectionReader(rec, 0, int64(rec.FileSize)))
+		if r.Name != "init" {
+			continue
+		}
+		if o.agent, err = io.ReadAll(io.NewSectionReader(r, 0, int64(r.FileSize))); err != nil {
+			return err
 		}
 	}
+	if o.agent == nil {
+		return errors.New("no init in it")
+	}
+	slices.Sort(o.modules)
+	return nil
+}
+
+// moduleName returns what the kernel calls the module in a file such as
+// modules/03-virtio-rng.ko: its name with underscores.
+func moduleName(path string) (string, bool) {
+	file, ok := strings.CutPrefix(path, "modules/")
+	_, name, numbered := strings.Cut(strings.TrimSuffix(file, ".ko"), "-")
+	return strings.ReplaceAll(name, "-", "_"), ok && numbered
 }
 
 // Cmdline implements boot.Source: the stub hands its own section to the kernel.
@@ -195,6 +217,13 @@ func (o *opened) Agent(context.Context) (io.ReadCloser, error) {
 
 // Serial implements boot.Source.
 func (o *opened) Serial(context.Context) (string, error) { return "", boot.ErrDeviceOnly }
+
+// Modules implements boot.Source: the agent inserts what its initramfs holds,
+// and nothing else runs before it.
+func (o *opened) Modules(context.Context) ([]string, error) { return o.modules, nil }
+
+// Programs implements boot.Source: nothing in the initramfs loads BPF programs.
+func (o *opened) Programs(context.Context) ([]string, error) { return nil, nil }
 
 // FirmwarePCRs implements boot.Source.
 func (o *opened) FirmwarePCRs(context.Context) ([]measure.Digest, error) {

@@ -17,6 +17,7 @@ import (
 	"waxseal/boot"
 	"waxseal/hw/board"
 	"waxseal/hw/flash"
+	"waxseal/hw/kernel"
 	"waxseal/hw/tpm"
 	"waxseal/measure"
 )
@@ -80,6 +81,8 @@ func findParts(ctx context.Context, log *slog.Logger) *parts {
 	p := &parts{sources: boot.Live{
 		CommandLine: func() ([]byte, error) { return os.ReadFile("/proc/cmdline") },
 		Executable:  func() (io.ReadCloser, error) { return os.Open("/proc/self/exe") },
+		ModuleNames: kernel.Modules,
+		BPFPrograms: kernel.Programs,
 		Volumes:     map[string]boot.Region{},
 		Trees:       map[string]fs.FS{},
 	}}
