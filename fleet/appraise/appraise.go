@@ -131,8 +131,9 @@ func (a *appraisal) add(name string, r row) *part {
 }
 
 // assurance returns the level that the evidence reaches: firmware if the
-// firmware's log explains PCR 0 to 9 and 11 and names nothing in the PCRs of
-// loaders but what was predicted from the image.
+// firmware's log explains PCR 0 to 9 and 11, names the firmware that the
+// reference knows, and nothing in the PCRs of loaders but what was predicted
+// from the image.
 func (a *appraisal) assurance() Assurance {
 	for _, pcr := range []measure.PCR{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11} {
 		if !a.v.Quoted(pcr) {

@@ -98,8 +98,8 @@ func (a *appraisal) judgePCR(pcr measure.PCR, want []int, got []eventlog.Event) 
 		if r.state == Missing {
 			r.culprit = firmwareName
 		}
-		if a.loaders()[pcr] && (r.state != Good || !predicted) {
-			a.foretold = false
+		if r.state != Good || a.loaders()[pcr] && !predicted {
+			a.foretold = false // a firmware that is not the one that was learned may have measured anything
 		}
 		a.add(name, r)
 	}
