@@ -38,8 +38,10 @@ func run(args []string, pid int, log *slog.Logger, stdout io.Writer) int {
 	case "version":
 		fmt.Fprintln(stdout, "waxseald", version)
 	case "agent":
+		showName(log)
 		err = supervise(log)
 	case "serve":
+		showName(log)
 		err = serve(log)
 	default:
 		fmt.Fprintln(stdout, "usage: waxseald agent | serve | version\n\nWithout arguments it is /init of an initramfs, as process 1.")
@@ -50,6 +52,14 @@ func run(args []string, pid int, log *slog.Logger, stdout io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// showName makes process lists show the program's name: it runs from a memory
+// file, which would give it a number.
+func showName(log *slog.Logger) {
+	if err := os.WriteFile("/proc/self/comm", []byte("waxseald"), 0); err != nil {
+		log.Warn("process name", "cause", err)
+	}
 }
 
 // withoutTime drops the time stamp: a router may have no clock yet, and the
