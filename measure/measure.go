@@ -27,22 +27,12 @@ const (
 	SHA512 Alg = 0x000d
 )
 
-var algs = map[Alg]struct {
-	name string
-	size int
-	new  func() hash.Hash
-}{
-	SHA1:   {"sha1", 20, nil},
-	SM3:    {"sm3_256", 32, nil},
-	SHA256: {"sha256", sha256.Size, sha256.New},
-	SHA384: {"sha384", sha512.Size384, sha512.New384},
-	SHA512: {"sha512", sha512.Size, sha512.New},
-}
+var algs = map[Alg]string{SHA1: "sha1", SM3: "sm3_256", SHA256: "sha256", SHA384: "sha384", SHA512: "sha512"}
 
 // ParseAlg returns the algorithm with the given name, such as "sha384".
 func ParseAlg(name string) (Alg, error) {
-	for a, info := range algs {
-		if info.name == name {
+	for a, known := range algs {
+		if known == name {
 			return a, nil
 		}
 	}
@@ -51,21 +41,43 @@ func ParseAlg(name string) (Alg, error) {
 
 // String returns the algorithm's name in lower case, or its number in hex.
 func (a Alg) String() string {
-	if info, ok := algs[a]; ok {
-		return info.name
+	if name, ok := algs[a]; ok {
+		return name
 	}
 	return fmt.Sprintf("alg-0x%04x", uint16(a))
 }
 
 // Size returns the digest size in bytes, or 0 for an unknown algorithm.
-func (a Alg) Size() int { return algs[a].size }
+func (a Alg) Size() int {
+	switch a {
+	case SHA1:
+		return 20
+	case SM3, SHA256:
+		return sha256.Size
+	case SHA384:
+		return sha512.Size384
+	case SHA512:
+		return sha512.Size
+	}
+	return 0
+}
 
 // Computable tells whether this program computes digests of the algorithm:
 // true for SHA-256, SHA-384 and SHA-512, false for all others.
-func (a Alg) Computable() bool { return algs[a].new != nil }
+func (a Alg) Computable() bool { return a == SHA256 || a == SHA384 || a == SHA512 }
 
 // New returns a hash of the algorithm. It panics unless a.Computable().
-func (a Alg) New() hash.Hash { return algs[a].new() }
+func (a Alg) New() hash.Hash {
+	switch a {
+	case SHA256:
+		return sha256.New()
+	case SHA384:
+		return sha512.New384()
+	case SHA512:
+		return sha512.New()
+	}
+	panic(fmt.Sprintf("digests of %v are not computed", a))
+}
 
 // Digest is a digest in one PCR bank.
 type Digest struct {
@@ -75,9 +87,24 @@ type Digest struct {
 
 // Hash returns the digest of data. It panics unless alg.Computable().
 func Hash(alg Alg, data []byte) Digest {
-	h := alg.New()
-	h.Write(data)
-	return Digest{alg, h.Sum(nil)}
+	return Digest{alg, AppendHash(make([]byte, 0, alg.Size()), alg, data)}
+}
+
+// AppendHash appends the digest of data to b and allocates nothing else. It
+// panics unless alg.Computable().
+func AppendHash(b []byte, alg Alg, data []byte) []byte {
+	switch alg {
+	case SHA256:
+		sum := sha256.Sum256(data)
+		return append(b, sum[:]...)
+	case SHA384:
+		sum := sha512.Sum384(data)
+		return append(b, sum[:]...)
+	case SHA512:
+		sum := sha512.Sum512(data)
+		return append(b, sum[:]...)
+	}
+	panic(fmt.Sprintf("digests of %v are not computed", alg))
 }
 
 // Equal tells whether d and e have the same algorithm and the same bytes.

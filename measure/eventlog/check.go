@@ -3,7 +3,6 @@ package eventlog
 import (
 	"bytes"
 	"fmt"
-	"hash"
 	"slices"
 
 	"waxseal/measure"
@@ -13,10 +12,9 @@ import (
 // It is given the events of a log in order.
 type checker struct {
 	banks    []measure.Alg
-	hashes   []hash.Hash // for each bank, nil where it is not computable or not used yet
-	sum      []byte
-	n        int   // events seen
-	locality uint8 // from a StartupLocality event
+	sum      []byte // the digest that was computed last
+	n        int    // events seen
+	locality uint8  // from a StartupLocality event
 	located  bool
 	pcr0     bool // PCR 0 was extended
 	ours     bool // an event of ours was seen
@@ -34,7 +32,7 @@ func newChecker(banks []measure.Alg) (*checker, error) {
 			return nil, fmt.Errorf("PCR bank %v stands twice: %w", alg, ErrMalformed)
 		}
 	}
-	return &checker{banks: banks, hashes: make([]hash.Hash, len(banks))}, nil
+	return &checker{banks: banks}, nil
 }
 
 // event checks the next event of the log.
@@ -86,11 +84,11 @@ func (k *checker) ourEvent(e Event) error {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	covered := false
-	for i, d := range e.Digests {
+	for _, d := range e.Digests {
 		if !d.Alg.Computable() {
 			continue
 		}
-		if !bytes.Equal(k.hash(i, e.Data), d.Sum) {
+		if k.sum = measure.AppendHash(k.sum[:0], d.Alg, e.Data); !bytes.Equal(k.sum, d.Sum) {
 			return fmt.Errorf("%v digest does not cover the record: %w", d.Alg, ErrMalformed)
 		}
 		covered = true
@@ -99,19 +97,6 @@ func (k *checker) ourEvent(e Event) error {
 		return fmt.Errorf("record has no digest of SHA-256 or stronger: %w", ErrMalformed)
 	}
 	return nil
-}
-
-// hash returns the digest of data in bank i; it is good until the next call.
-func (k *checker) hash(i int, data []byte) []byte {
-	h := k.hashes[i]
-	if h == nil {
-		h = k.banks[i].New()
-		k.hashes[i] = h
-	}
-	h.Reset()
-	h.Write(data)
-	k.sum = h.Sum(k.sum[:0])
-	return k.sum
 }
 
 // log checks a log that is to be encoded.

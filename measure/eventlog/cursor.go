@@ -17,16 +17,20 @@ func (c *cursor) more() bool { return c.err == nil && c.off < len(c.b) }
 
 // take returns the next n bytes, in place.
 func (c *cursor) take(n uint32) []byte {
-	if c.err != nil {
-		return nil
+	if c.err != nil || uint64(n) > uint64(len(c.b)-c.off) {
+		return c.missing(n)
 	}
-	if left := len(c.b) - c.off; uint64(n) > uint64(left) {
-		c.err = fmt.Errorf("field of %d bytes where %d are left: %w", n, left, ErrTruncated)
-		return nil
-	}
-	v := c.b[c.off : c.off+int(n) : c.off+int(n)]
 	c.off += int(n)
-	return v
+	return c.b[c.off-int(n) : c.off : c.off]
+}
+
+// missing notes that a field of n bytes is not there. It stands alone so that
+// take is small enough to be inlined.
+func (c *cursor) missing(n uint32) []byte {
+	if c.err == nil {
+		c.err = fmt.Errorf("field of %d bytes where %d are left: %w", n, len(c.b)-c.off, ErrTruncated)
+	}
+	return nil
 }
 
 func (c *cursor) u8() uint8 {
@@ -68,8 +72,11 @@ func (c *cursor) tlv(t uint8, what string) []byte {
 }
 
 func (c *cursor) anyTLV() (t uint8, v []byte) {
-	t = c.u8()
-	return t, c.take(c.be32())
+	head := c.take(tlHead)
+	if head == nil {
+		return 0, nil
+	}
+	return head[0], c.take(binary.BigEndian.Uint32(head[1:]))
 }
 
 // end makes it an error that bytes are left.

@@ -6,21 +6,22 @@ import (
 	"waxseal/measure"
 )
 
-// read reads event n of a log; digests has a place for each bank, for its result.
-type read func(c *cursor, n int, banks []measure.Alg, digests []measure.Digest) (Event, error)
+// encoding is how the events of one kind of log are found and read.
+type encoding struct {
+	// skip goes over one event without looking into it.
+	skip func(c *cursor, banks []measure.Alg)
+	// read reads event n of a log; digests has a place for each bank, for its result.
+	read func(c *cursor, n int, banks []measure.Alg, digests []measure.Digest) (Event, error)
+}
 
 // decode reads the events in c, which come after those that header has. It
-// goes over them twice, so that the slices are made once, in their final size,
-// and only for a log that is whole.
-func decode(banks []measure.Alg, c cursor, next read, header ...Event) (Log, error) {
+// counts them first, so that the slices are made once, in their final size.
+func (enc encoding) decode(banks []measure.Alg, c cursor, header ...Event) (Log, error) {
 	k, err := newChecker(banks)
 	if err != nil {
 		return Log{}, err
 	}
-	n, err := count(c, banks, next, len(header))
-	if err != nil {
-		return Log{}, err
-	}
+	n := enc.count(c, banks)
 	l := Log{Banks: banks, Events: make([]Event, 0, len(header)+n)}
 	for i, e := range header {
 		if err := k.event(e); err != nil {
@@ -30,10 +31,13 @@ func decode(banks []measure.Alg, c cursor, next read, header ...Event) (Log, err
 	}
 	digests := make([]measure.Digest, n*len(banks))
 	for c.more() {
+		if len(digests) == 0 { // the rest is malformed, or beyond MaxEvents: read says what is wrong
+			digests = make([]measure.Digest, len(banks))
+		}
 		own := digests[:len(banks):len(banks)]
 		digests = digests[len(banks):]
 		start := c.off
-		e, err := next(&c, len(l.Events), banks, own)
+		e, err := enc.read(&c, len(l.Events), banks, own)
 		if err == nil {
 			err = k.event(e)
 		}
@@ -46,20 +50,16 @@ func decode(banks []measure.Alg, c cursor, next read, header ...Event) (Log, err
 	return l, nil
 }
 
-// count returns the number of events in c, the first of which has number first.
-func count(c cursor, banks []measure.Alg, next read, first int) (int, error) {
-	n := first
-	digests := make([]measure.Digest, len(banks))
-	for c.more() {
-		start := c.off
-		if _, err := next(&c, n, banks, digests); err != nil {
-			return 0, at(n, start, err)
-		}
-		if n++; n > MaxEvents {
-			return 0, fmt.Errorf("more than %d events: %w", MaxEvents, ErrTooLarge)
+// count returns the number of events in c that are there in full, but not
+// more than a log may have. It says nothing about what is in them.
+func (enc encoding) count(c cursor, banks []measure.Alg) int {
+	n := 0
+	for c.more() && n < MaxEvents {
+		if enc.skip(&c, banks); c.err == nil {
+			n++
 		}
 	}
-	return n - first, nil
+	return n
 }
 
 func at(event, offset int, err error) error {

@@ -28,9 +28,19 @@ func DecodeIMA(b []byte, column measure.Alg, banks ...measure.Alg) (Log, error) 
 	if column.Size() == 0 {
 		return Log{}, fmt.Errorf("IMA list with digests of %v: unknown algorithm", column)
 	}
-	return decode(banks, cursor{b: b}, func(c *cursor, _ int, banks []measure.Alg, digests []measure.Digest) (Event, error) {
-		return readIMA(c, column, banks, digests)
-	})
+	ima := encoding{
+		skip: func(c *cursor, _ []measure.Alg) { skipIMA(c, column) },
+		read: func(c *cursor, _ int, banks []measure.Alg, digests []measure.Digest) (Event, error) {
+			return readIMA(c, column, banks, digests)
+		},
+	}
+	return ima.decode(banks, cursor{b: b})
+}
+
+func skipIMA(c *cursor, column measure.Alg) {
+	c.take(uint32(4 + column.Size()))
+	c.take(c.le32())
+	c.take(c.le32())
 }
 
 func readIMA(c *cursor, column measure.Alg, banks []measure.Alg, digests []measure.Digest) (Event, error) {

@@ -3,7 +3,6 @@ package eventlog
 import (
 	"errors"
 	"fmt"
-	"hash"
 
 	"waxseal/measure"
 )
@@ -32,7 +31,6 @@ func (l Log) Replay(bank measure.Alg) (map[measure.PCR]measure.Digest, error) {
 	if !bank.Computable() {
 		return nil, fmt.Errorf("replay in bank %v: need SHA-256 or stronger", bank)
 	}
-	h := bank.New()
 	var sums [measure.NumPCRs][]byte // nil where nothing was extended
 	n := 0
 	for i, e := range l.Events {
@@ -47,7 +45,7 @@ func (l Log) Replay(bank measure.Alg) (map[measure.PCR]measure.Digest, error) {
 			sums[e.PCR] = l.Start(bank, e.PCR).Sum
 			n++
 		}
-		sums[e.PCR] = extend(h, sums[e.PCR], d.Sum)
+		sums[e.PCR] = extend(bank, sums[e.PCR], d.Sum)
 	}
 	values := make(map[measure.PCR]measure.Digest, n)
 	for pcr, sum := range sums {
@@ -59,11 +57,9 @@ func (l Log) Replay(bank measure.Alg) (map[measure.PCR]measure.Digest, error) {
 }
 
 // extend returns H(value ‖ digest) in the place of value.
-func extend(h hash.Hash, value, digest []byte) []byte {
-	h.Reset()
-	h.Write(value)
-	h.Write(digest)
-	return h.Sum(value[:0])
+func extend(bank measure.Alg, value, digest []byte) []byte {
+	var both [2 * 64]byte // of the longest digests
+	return measure.AppendHash(value[:0], bank, append(append(both[:0], value...), digest...))
 }
 
 // Explains tells whether the log accounts for all of quoted, which are values

@@ -41,7 +41,7 @@ func (r rules) read(b []byte) (*story, error) {
 	if err := r.separators(log); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSeparator, err)
 	}
-	s.events = make([]eventlog.Event, 0, len(log.Events))
+	s.events = log.Events[:0] // in place: an event moves only towards the front
 	s.records = make([]measure.Record, 0, len(log.Ours()))
 	var closed [measure.NumPCRs]bool
 	for i, e := range log.Events {

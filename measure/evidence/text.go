@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -44,16 +45,7 @@ func Text(e eventlog.Event, bank measure.Alg) (text string, verified bool) {
 
 // covered tells whether the digest of e in bank is the one of its data.
 func covered(e eventlog.Event, bank measure.Alg) bool {
-	d, ok := digest(e, bank)
-	return ok && e.Type != eventlog.EVNoAction && d.Equal(measure.Hash(bank, e.Data))
-}
-
-// digest returns the digest of e in bank.
-func digest(e eventlog.Event, bank measure.Alg) (measure.Digest, bool) {
-	for _, d := range e.Digests {
-		if d.Alg == bank {
-			return d, true
-		}
-	}
-	return measure.Digest{}, false
+	d, ok := e.Digest(bank)
+	var sum [64]byte // of the longest digest
+	return ok && e.Extends() && bytes.Equal(d.Sum, measure.AppendHash(sum[:0], bank, e.Data))
 }

@@ -94,20 +94,28 @@ func (v Verified) Content(sum [sha256.Size]byte) ([]byte, bool) {
 type Verifier struct {
 	trust      Trust
 	identities cache[[sha256.Size]byte, identity]
-	stories    cache[storyKey, *story]
+	stories    cache[storyKey, kept]
 }
 
+// storyKey is where a log is looked for: under the PCR values that it has to
+// explain, as they were quoted. It says nothing about the log itself.
 type storyKey struct {
-	log     [sha256.Size]byte
-	bank    measure.Alg
-	mask    uint32
-	profile string
+	rules  rules
+	values string // digest of the PCR values
+}
+
+// kept is a log that came with a quote, byte by byte, and what it says. The
+// zero value stands for a log that came once: it is copied when it comes again.
+type kept struct {
+	log   []byte
+	story *story
 }
 
 // Bounds of what a Verifier keeps.
 const (
 	keptIdentities = 16384
 	keptLogBytes   = 32 << 20
+	keptAtLeast    = 512 // bytes that an entry without its log counts for
 )
 
 // NewVerifier returns a verifier for trust.Roots and trust.Intermediates. The
@@ -116,7 +124,7 @@ func NewVerifier(trust Trust) *Verifier {
 	return &Verifier{
 		trust:      Trust{Roots: trust.Roots, Intermediates: trust.Intermediates},
 		identities: cache[[sha256.Size]byte, identity]{limit: keptIdentities},
-		stories:    cache[storyKey, *story]{limit: keptLogBytes},
+		stories:    cache[storyKey, kept]{limit: keptLogBytes},
 	}
 }
 
@@ -127,7 +135,9 @@ func Verify(ev Evidence, ch Challenge, trust Trust) (Verified, error) {
 
 // Verify tells whether ev is a genuine answer to ch by the router that trust
 // names. The roots are those of the verifier; of trust it uses Serial, Now
-// and Public. It returns one of the errors of this package, wrapped.
+// and Public. It returns one of the errors of this package, wrapped. What it
+// returns may share memory with ev.Log, which must not be changed any more;
+// what the verifier keeps does not.
 func (v *Verifier) Verify(ev Evidence, ch Challenge, trust Trust) (Verified, error) {
 	if err := ch.answeredBy(ev); err != nil {
 		return Verified{}, err
@@ -141,7 +151,7 @@ func (v *Verifier) Verify(ev Evidence, ch Challenge, trust Trust) (Verified, err
 	if err != nil {
 		return Verified{}, err
 	}
-	s, err := v.story(ev.Log, ch)
+	s, err := v.story(ev.Log, ch, quote)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -159,8 +169,11 @@ func (v *Verifier) Verify(ev Evidence, ch Challenge, trust Trust) (Verified, err
 
 func copyValues(values map[measure.PCR][]byte) map[measure.PCR][]byte {
 	out := make(map[measure.PCR][]byte, len(values))
+	all := make([]byte, 0, len(values)*64)
 	for pcr, v := range values {
-		out[pcr] = slices.Clone(v)
+		start := len(all)
+		all = append(all, v...)
+		out[pcr] = all[start:len(all):len(all)]
 	}
 	return out
 }
@@ -240,31 +253,42 @@ func (c Challenge) quote(ev Evidence, key *ecdsa.PublicKey, public []byte) (atte
 // hash of the signature scheme, not with that of the bank (TPM 2.0 Part 3,
 // section 18.4).
 func (a attest) covers(values map[measure.PCR][]byte, hash measure.Alg) error {
-	all := make([]byte, 0, measure.NumPCRs*64)
+	var all [measure.NumPCRs * 64]byte // on the stack
+	var sum [64]byte
+	b := all[:0]
 	for pcr := range measure.PCR(measure.NumPCRs) {
-		all = append(all, values[pcr]...)
+		b = append(b, values[pcr]...)
 	}
-	if !bytes.Equal(measure.Hash(hash, all).Sum, a.pcrDigest) {
+	if !bytes.Equal(measure.AppendHash(sum[:0], hash, b), a.pcrDigest) {
 		return fmt.Errorf("%w: they have another %v digest", ErrValues, hash)
 	}
 	return nil
 }
 
-// story returns what the log says, from memory if it was read before.
-func (v *Verifier) story(log []byte, ch Challenge) (*story, error) {
+// story returns what the log says: from memory, if every byte of it is as it
+// was before. A log is kept, in a copy, when it comes for the second time.
+func (v *Verifier) story(log []byte, ch Challenge, quote attest) (*story, error) {
 	if len(log) > eventlog.MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes: at most %d", ErrLog, len(log), eventlog.MaxSize)
 	}
 	r := rules{ch.Bank, mask(ch.PCRs), ch.profile()}
-	key := storyKey{sha256.Sum256(log), r.bank, r.mask, r.profile.Name}
-	if s, ok := v.stories.get(key); ok {
-		return s, nil
+	key := storyKey{r, string(quote.pcrDigest)}
+	known, again := v.stories.get(key)
+	if known.story != nil && bytes.Equal(known.log, log) {
+		return known.story, nil
 	}
-	s, err := r.read(slices.Clone(log))
+	if again {
+		log = slices.Clone(log)
+	}
+	s, err := r.read(log)
 	if err != nil {
 		return nil, err
 	}
-	v.stories.put(key, s, len(log))
+	if again {
+		v.stories.put(key, kept{log, s}, keptAtLeast+len(log))
+	} else {
+		v.stories.put(key, kept{}, keptAtLeast)
+	}
 	return s, nil
 }
 
