@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,11 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			nobody, err := deafAddress()
+			if err != nil {
+				return err
+			}
+			env.Setenv("NOBODY", nobody)
 			env.Values[vendorKey{}] = vendor
 			env.Values[chipsKey{}] = map[string]*chip{}
 			return os.WriteFile(filepath.Join(env.WorkDir, "vendor-ca.pem"), []byte(wire.ChainOf(vendor.Certificate).String()), 0o644)
@@ -40,6 +46,15 @@ func TestScripts(t *testing.T) {
 			"replace":   replaceCommand,
 		},
 	})
+}
+
+// deafAddress returns an address at which nobody listens.
+func deafAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 type vendorKey struct{}

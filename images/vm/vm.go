@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"waxseal/images"
@@ -107,6 +108,7 @@ func (v *VM) start(ctx context.Context, c Config) error {
 	v.qemu.Stdout, v.qemu.Stderr = v.console, v.console
 	v.qemu.Cancel = func() error { return v.qemu.Process.Signal(os.Interrupt) }
 	v.qemu.WaitDelay = 5 * time.Second
+	v.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no orphan of a test that is killed
 	if err := v.qemu.Start(); err != nil {
 		return fmt.Errorf("start QEMU: %w; run scripts/setup", err)
 	}
@@ -172,6 +174,7 @@ func (v *VM) startTPM(ctx context.Context, state string) error {
 	}
 	v.swtpm = exec.CommandContext(ctx, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state,
 		"--ctrl", "type=unixio,path="+v.control())
+	v.swtpm.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := v.swtpm.Start(); err != nil {
 		return fmt.Errorf("start swtpm: %w; run scripts/setup", err)
 	}
