@@ -54,13 +54,6 @@ func (c *cursor) le32() uint32 {
 	return 0
 }
 
-func (c *cursor) be32() uint32 {
-	if v := c.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
 // tlv returns the value of a CEL-TLV field, which must be of type t.
 func (c *cursor) tlv(t uint8, what string) []byte {
 	got, v := c.anyTLV()
