@@ -87,7 +87,7 @@ func bounded(ctx context.Context, stop time.Duration, why error, f func(context.
 	ctx, cancel := context.WithTimeout(ctx, stop)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
+	go func() { done <- guarded(func() error { return f(ctx) }) }()
 	select {
 	case err := <-done:
 		return err

@@ -77,6 +77,7 @@ type Item struct {
 // Defaults and bounds of the limits of an item.
 const (
 	defaultTextSize = 1 << 20
+	maxTextSize     = 8 << 20
 	defaultFileSize = 256 << 20
 	maxFileSize     = 4 << 30
 	defaultEntries  = 10_000
@@ -170,6 +171,9 @@ func (it Item) check() error {
 	if it.MaxSize < 0 || it.MaxSize > maxFileSize || it.MaxEntries < 0 || it.MaxEntries > maxEntries {
 		return fmt.Errorf("max_size %d, max_entries %d: at most %d and %d", it.MaxSize, it.MaxEntries, int64(maxFileSize), maxEntries)
 	}
+	if it.isText() && it.MaxSize > maxTextSize {
+		return fmt.Errorf("max_size %d: at most %d for what is read as a whole", it.MaxSize, maxTextSize)
+	}
 	if it.Canon != "" && !it.Canon.Known() {
 		return fmt.Errorf("canon %q is not a canonical form", it.Canon)
 	}
@@ -177,6 +181,11 @@ func (it Item) check() error {
 		return err
 	}
 	return it.checkPlace()
+}
+
+// isText tells whether the files of the item are read as a whole.
+func (it Item) isText() bool {
+	return it.Kind == Config || it.Kind == Startup || it.Kind == Owner
 }
 
 // set lists the names of the fields that are not zero, but for kind.

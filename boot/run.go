@@ -56,7 +56,7 @@ func (r *run) measure(ctx context.Context, raw []byte) error {
 	steps := make(chan step, ahead)
 	end := make(chan error, 1)
 	go func() {
-		end <- r.items(reading, raw, steps)
+		end <- guarded(func() error { return r.items(reading, raw, steps) })
 		close(steps)
 	}()
 	if err := r.record(ctx, steps); err != nil {

@@ -74,16 +74,20 @@ func sealedSelf() (*os.File, error) {
 		return nil, fmt.Errorf("memfd: %w", err)
 	}
 	copied := os.NewFile(uintptr(fd), "waxseald")
+	defer copied.Close()
 	if _, err := io.Copy(copied, exe); err != nil {
-		copied.Close()
 		return nil, err
 	}
 	seals := unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
 	if _, err := unix.FcntlInt(copied.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		copied.Close()
 		return nil, fmt.Errorf("seal: %w", err)
 	}
-	return copied, nil
+	// Out of the way of the numbers that the child's descriptors get.
+	high, err := unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, 64)
+	if err != nil {
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	return os.NewFile(uintptr(high), "waxseald"), nil
 }
 
 // SwitchRoot makes newRoot the root, moves /dev, /proc, /sys and /run into it
