@@ -109,7 +109,10 @@ func (l site) boot(t *testing.T, c vm.Config) *vm.VM {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
-	c.State, c.Serial = l.path("unit"), labSerial
+	if c.State == "" {
+		c.State = l.path("unit")
+	}
+	c.Serial = labSerial
 	v, err := vm.Start(ctx, c)
 	if err != nil {
 		t.Fatal(err)
@@ -283,6 +286,7 @@ func testDirectStart(t *testing.T, l site) {
 	}
 	t.Run("agent that is killed goes on from its journal", func(t *testing.T) { testKilledAgent(t, l) })
 	t.Run("no TPM", func(t *testing.T) { testNoTPM(t, l) })
+	t.Run("TPM without its EK is closed", func(t *testing.T) { testNoRecorder(t, l) })
 	t.Run("boot budget used up", func(t *testing.T) { testBudget(t, l) })
 	t.Run("unreadable flash", func(t *testing.T) { testUnreadableFlash(t, l) })
 	t.Run("full disk", func(t *testing.T) { testFullDisk(t, l) })
@@ -350,6 +354,29 @@ func testNoTPM(t *testing.T, l site) {
 	got := l.attest(t, v, exitFailed)
 	if got.Result != "none" || !strings.Contains(strings.Join(got.Reasons, "\n"), "no TPM") {
 		t.Errorf("verdict of a router without a TPM is %s because %q, want none because of no TPM", got.Result, got.Reasons)
+	}
+}
+
+// A TPM in which nothing can be recorded, as after an eviction of its EK, must
+// not be left open: root could extend a good boot into it later.
+func testNoRecorder(t *testing.T, l site) {
+	state := filepath.Join(shortTemp(t), "bare")
+	if err := factory.WithTPM(t.Context(), filepath.Join(state, "tpm"), func(*tpm.Device) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	const script = "\nfor i in 12 13 14; do echo PCR $i is $(cat /sys/class/tpm/tpm0/pcr-sha256/$i); done\necho PCRs shown\n"
+	image := l.edit(t, board.Conf, "etc/rc.local", func(b []byte) ([]byte, error) { return append(b, script...), nil })
+	v := l.boot(t, vm.Config{Dir: image, Direct: true, State: state})
+	l.forwards(t, v)
+	l.await(t, v, "PCRs shown")
+	for _, pcr := range []string{"12", "13", "14"} {
+		_, after, found := strings.Cut(v.Output(), "PCR "+pcr+" is ")
+		if !found || strings.HasPrefix(after, strings.Repeat("0", 64)) {
+			t.Errorf("PCR %s is open after a boot that was not recorded", pcr)
+		}
+	}
+	if got := l.attest(t, v, exitFailed); got.Result != "none" {
+		t.Errorf("verdict is %s, want none", got.Result)
 	}
 }
 

@@ -24,6 +24,10 @@ func initialise(log *slog.Logger) {
 	if err := res.save(); err != nil {
 		log.Warn("result of the boot is not kept", "cause", err)
 	}
+	// A mount left behind would keep the router from writing to its own ESP.
+	if err := unix.Unmount(espDir, unix.MNT_DETACH); err != nil {
+		log.Warn("ESP", "cause", err)
+	}
 	if err := giveConf(); err != nil {
 		log.Warn("router boots without its configuration", "cause", err)
 	}
@@ -37,13 +41,14 @@ func initialise(log *slog.Logger) {
 type mountPoint struct {
 	source, target, kind string
 	flags                uintptr
+	data                 string
 }
 
 func (m mountPoint) mount() error {
 	if err := os.MkdirAll(m.target, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
+	if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.source, m.target, err)
 	}
 	return nil
@@ -53,11 +58,11 @@ func (m mountPoint) mount() error {
 func mountKernel(log *slog.Logger) {
 	const none = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 	for _, m := range []mountPoint{
-		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID},
-		{"proc", "/proc", "proc", none},
-		{"sysfs", "/sys", "sysfs", none},
-		{"securityfs", "/sys/kernel/security", "securityfs", none},
-		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, ""},
+		{"proc", "/proc", "proc", none, ""},
+		{"sysfs", "/sys", "sysfs", none, ""},
+		{"securityfs", "/sys/kernel/security", "securityfs", none, ""},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 	} {
 		if err := m.mount(); err != nil && !errors.Is(err, unix.EBUSY) {
 			log.Warn("kernel file system", "cause", err)

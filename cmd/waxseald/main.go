@@ -16,8 +16,8 @@ import (
 	"os"
 )
 
-// version is the release, set by the linker.
-var version = "0.1.0-dev"
+// version is the release.
+const version = "0.1.0-dev"
 
 func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))

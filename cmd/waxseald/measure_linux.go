@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +30,13 @@ const (
 )
 
 const (
-	diskWait = 5 * time.Second // for the disk's partitions to appear
-	tpmWait  = 3 * time.Second // for the TPM to appear
+	diskWait  = 5 * time.Second // for the disk's partitions to appear
+	tpmWait   = 3 * time.Second // for the TPM to appear
+	closeWait = 5 * time.Second // for caps past the recorder
 )
+
+// handoffKind is how this agent hands over.
+const handoffKind = "switch_root"
 
 // policyPath is the measurement policy on the ESP.
 const policyPath = "waxseal/policy.json"
@@ -55,7 +60,9 @@ func reason(err error) string {
 	switch {
 	case errors.Is(err, tpm.ErrNoTPM):
 		return "no TPM"
-	case errors.Is(err, boot.ErrPolicy), errors.Is(err, boot.ErrIncomplete), errors.Is(err, boot.ErrRecord):
+	case errors.Is(err, errUnexplained):
+		return err.Error()
+	case errors.Is(err, boot.ErrPolicy), errors.Is(err, boot.ErrIncomplete):
 		// The caps say it under the TPM's signature: the device attests, and the verifier judges.
 		return ""
 	}
@@ -121,7 +128,7 @@ func (p *parts) open(ctx context.Context, volume, dir, kind string, flags uintpt
 	if err != nil {
 		return err
 	}
-	merr := mountPoint{path, dir, kind, flags | unix.MS_RDONLY}.mount()
+	merr := mountPoint{path, dir, kind, flags | unix.MS_RDONLY, ""}.mount()
 	if merr == nil {
 		tree, err := boot.OpenTree(dir)
 		if err != nil {
@@ -139,7 +146,9 @@ func (p *parts) open(ctx context.Context, volume, dir, kind string, flags uintpt
 	return merr
 }
 
-// measure opens the TPM and carries the policy out.
+// measure opens the TPM and carries the policy out. It never leaves an open
+// TPM without caps: what could be extended after the hand-over could be made
+// to look like a good boot.
 func (p *parts) measure(ctx context.Context, log *slog.Logger) error {
 	open, cancel := context.WithTimeout(ctx, tpmWait)
 	defer cancel()
@@ -148,22 +157,53 @@ func (p *parts) measure(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer dev.Close()
-	keepFirmwareLog(log)
-	p.keepOwner(log)
-	raw := p.policy(log)
-	recorder, contents, err := p.startRecorder(ctx, dev, raw)
-	if err != nil {
+	s := &sink{log: log}
+	err = p.record(ctx, dev, s)
+	if serr := dev.StopSalted(ctx); serr != nil {
+		log.Warn("TPM session", "cause", serr)
+	}
+	if s.caps.Load() == int32(len(measure.Waxseal1.Capped())) {
+		return err
+	}
+	return errors.Join(fmt.Errorf("%w: %w", errUnexplained, err), closePCRs(ctx, dev))
+}
+
+// errUnexplained means that the PCRs were closed by extends that no log explains.
+var errUnexplained = errors.New("boot was not recorded")
+
+// closePCRs caps the PCRs past the recorder and its log, so that nothing that
+// is extended later can replay to a good boot.
+func closePCRs(ctx context.Context, dev *tpm.Device) error {
+	ctx, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
+	var errs []error
+	for _, c := range measure.Waxseal1.Cap(measure.Abort + "unrecorded") {
+		errs = append(errs, dev.Extend(ctx, c.PCR, c.Digests(dev.Banks())))
+	}
+	return errors.Join(errs...)
+}
+
+// record measures into s. Its panic is an error like others.
+func (p *parts) record(ctx context.Context, dev *tpm.Device, s *sink) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("measuring panicked: %v", r)
+		}
+	}()
+	keepFirmwareLog(s.log)
+	p.keepOwner(s.log)
+	raw := p.policy(s.log)
+	if err := p.startRecorder(ctx, dev, raw, s); err != nil {
 		return err
 	}
 	if err := dev.StartSalted(ctx); err != nil {
 		return fmt.Errorf("TPM session: %w", err)
 	}
-	if err := recordStart(ctx, dev, recorder); err != nil {
+	if err := recordStart(ctx, dev, s.recorder); err != nil {
 		return err
 	}
 	p.sources.TPM = dev
-	err = boot.Measure(ctx, raw, p.sources, sink{recorder, contents, log})
-	return errors.Join(err, dev.StopSalted(ctx))
+	return boot.Measure(ctx, raw, p.sources, s)
 }
 
 // policy returns the bytes of the policy file: nil if there is none, empty if
@@ -198,25 +238,27 @@ func readSmall(tree fs.FS, path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-func (p *parts) startRecorder(ctx context.Context, dev *tpm.Device, raw []byte) (*measure.Recorder, *challenge.Contents, error) {
+// startRecorder gives s its recorder and its store of contents.
+func (p *parts) startRecorder(ctx context.Context, dev *tpm.Device, raw []byte, s *sink) error {
 	profile := measure.Waxseal1
 	if policy, err := boot.ParsePolicy(raw); err == nil {
-		profile, err = measure.ParseProfile(policy.Profile)
-		if err != nil {
-			return nil, nil, err
+		if policy.Handoff != handoffKind {
+			return fmt.Errorf("policy wants a hand-over by %s: this agent hands over by %s", policy.Handoff, handoffKind)
+		}
+		if profile, err = measure.ParseProfile(policy.Profile); err != nil {
+			return err
 		}
 	}
 	j, err := journal.Open(journalDir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("journal: %w", err)
+		return fmt.Errorf("journal: %w", err)
 	}
 	p.opened = append(p.opened, j) // the resident agent takes the journal over
-	contents, err := challenge.OpenContents(contentsDir)
-	if err != nil {
-		return nil, nil, err
+	if s.contents, err = challenge.OpenContents(contentsDir); err != nil {
+		return err
 	}
-	recorder, err := measure.NewRecorder(ctx, dev, j, profile.PCRs())
-	return recorder, contents, err
+	s.recorder, err = measure.NewRecorder(ctx, dev, j, profile.PCRs())
+	return err
 }
 
 // recordStart ties the log to this start of the TPM: a log of another boot
@@ -267,19 +309,29 @@ func (p *parts) keepOwner(log *slog.Logger) {
 
 // sink is where boot.Measure puts what it found.
 type sink struct {
-	*measure.Recorder
+	recorder *measure.Recorder
 	contents *challenge.Contents
 	log      *slog.Logger
+	caps     atomic.Int32 // caps that were recorded
+}
+
+// Record implements boot.Sink.
+func (s *sink) Record(ctx context.Context, r measure.Record) (measure.Event, error) {
+	e, err := s.recorder.Record(ctx, r)
+	if err == nil && r.IsCap() {
+		s.caps.Add(1)
+	}
+	return e, err
 }
 
 // Keep implements boot.Sink.
-func (s sink) Keep(content []byte) {
+func (s *sink) Keep(content []byte) {
 	if err := s.contents.Keep(content); err != nil {
 		s.log.Warn("content is not kept", "cause", err)
 	}
 }
 
 // Note implements boot.Sink.
-func (s sink) Note(name string, err error) {
+func (s *sink) Note(name string, err error) {
 	s.log.Warn("measured in part", "record", name, "cause", err)
 }

@@ -38,6 +38,7 @@ const followLimit = 2 * time.Minute
 // supervise follows the hand-over into the new root and keeps "waxseald serve"
 // running beside the router's userland.
 func supervise(log *slog.Logger) error {
+	go closeLate(log)
 	if err := handoff.Follow(followLimit); err != nil {
 		return err
 	}
@@ -55,6 +56,25 @@ func supervise(log *slog.Logger) error {
 			return fmt.Errorf("agent ended %d times within %v: it stays down", maxCrashes, crashWindow)
 		}
 		time.Sleep(crashPause)
+	}
+}
+
+// closeLate caps the PCRs of a TPM that process 1 did not find in time. It
+// begins before the router's userland does, and does not hold it up.
+func closeLate(log *slog.Logger) {
+	res, err := loadResult()
+	if err != nil || res.Unattested != reason(tpm.ErrNoTPM) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), followLimit)
+	defer cancel()
+	dev, err := tpm.Open(ctx)
+	if err != nil {
+		return // there is none
+	}
+	defer dev.Close()
+	if err := closePCRs(ctx, dev); err != nil {
+		log.Error("PCRs of a late TPM stay open", "cause", err)
 	}
 }
 
