@@ -151,7 +151,7 @@ func (b build) fillExt4(ctx context.Context, img, tree string) error {
 		case d.IsDir():
 			fmt.Fprintf(&script, "mkdir /%s\n", rel)
 		default:
-			fmt.Fprintf(&script, "write %s /%s\nset_inode_field /%s mode 0100644\nset_inode_field /%s uid 0\nset_inode_field /%s gid 0\n", path, rel, rel, rel, rel)
+			fmt.Fprintf(&script, "write %q /%s\nset_inode_field /%s mode 0100644\nset_inode_field /%s uid 0\nset_inode_field /%s gid 0\n", path, rel, rel, rel, rel)
 		}
 		return nil
 	})

@@ -61,6 +61,11 @@ func Build(ctx context.Context, spec Spec, out string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
+	for _, stale := range []string{FirmwareFile, ReferenceFile} { // of another disk
+		if err := os.Remove(filepath.Join(out, stale)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	work, err := os.MkdirTemp(out, ".build-")
 	if err != nil {
 		return err

@@ -86,7 +86,7 @@ func (b build) modules(ctx context.Context) ([]cpio.Record, error) {
 			if err != nil {
 				return nil, err
 			}
-			path := fmt.Sprintf("modules/%02d-%s", len(seen), filepath.Base(file))
+			path := fmt.Sprintf("modules/%03d-%s", len(seen), filepath.Base(file))
 			records = append(records, cpio.StaticFile(path, string(data), 0o644))
 		}
 	}

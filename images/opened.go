@@ -132,7 +132,7 @@ func (o *opened) unpackExt4(ctx context.Context, volume string) error {
 	if err := os.Mkdir(o.tree(volume), 0o755); err != nil {
 		return err
 	}
-	return run(ctx, o.work, "debugfs", "-R", "rdump / "+o.tree(volume), img)
+	return run(ctx, o.work, "debugfs", "-R", fmt.Sprintf("rdump / %q", o.tree(volume)), img)
 }
 
 // replayJournal brings an ext4 image into the state that its journal promises.

@@ -200,7 +200,7 @@ func (t tampered) editConf(ctx context.Context, path string, e edit) error {
 		return err
 	}
 	img := filepath.Join(t.work, "conf.img")
-	if err := debugfs(ctx, img, fmt.Sprintf("rm /%s\nwrite %s /%s\n", path, file, path)); err != nil {
+	if err := debugfs(ctx, img, fmt.Sprintf("rm /%s\nwrite %q /%s\n", path, file, path)); err != nil {
 		return err
 	}
 	return t.load(board.Conf, img)
@@ -284,7 +284,7 @@ func copySparseFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.Create(to)
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,8 @@ func runRouter(ctx context.Context, c vm.Config, cmd *cobra.Command) error {
 	defer v.Stop()
 	select {
 	case <-v.Done():
+		return v.Err()
 	case <-ctx.Done():
+		return nil
 	}
-	return nil
 }

@@ -48,6 +48,7 @@ type VM struct {
 	sockets string    // folder of the control socket, removed at the end
 	console *console
 	done    chan struct{} // closed when QEMU has ended
+	err     error         // how QEMU ended; set before done is closed
 	once    sync.Once     // guards the clean-up
 }
 
@@ -113,7 +114,7 @@ func (v *VM) start(ctx context.Context, c Config) error {
 		return fmt.Errorf("start QEMU: %w; run scripts/setup", err)
 	}
 	go func() {
-		v.qemu.Wait()
+		v.err = v.qemu.Wait()
 		close(v.done)
 	}()
 	return nil
@@ -162,7 +163,10 @@ func ensureVars(path string) error {
 	if err != nil {
 		return fmt.Errorf("firmware: %w; run scripts/setup", err)
 	}
-	return os.WriteFile(path, data, 0o600)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path) // a cut file would be used for ever
 }
 
 func (v *VM) control() string { return filepath.Join(v.sockets, "tpm") }
@@ -188,6 +192,20 @@ func (v *VM) startTPM(ctx context.Context, state string) error {
 
 // Done is closed when the router has ended.
 func (v *VM) Done() <-chan struct{} { return v.done }
+
+// Err returns how the router ended: nil if it powered off by itself. It is
+// called after Done is closed.
+func (v *VM) Err() error {
+	if v.err == nil {
+		return nil
+	}
+	return fmt.Errorf("QEMU: %w: %s", v.err, lastLine(v.console.String()))
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
 
 // Stop ends the router as a power cut would, and waits until its processes are gone.
 func (v *VM) Stop() {
