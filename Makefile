@@ -1,4 +1,4 @@
-# Every target does its own set-up; the work is in scripts/.
+# The work is in scripts/. demo, test, check and bench do all their set-up.
 .PHONY: help setup build demo test check bench fuzz generate reproduce clean
 
 help: ## what can be done

@@ -3,8 +3,9 @@
 // also says what a good boot of such a disk looks like (Predict), by running
 // the router's own boot.Measure over the disk that has not been booted.
 //
-// An image is a function of its Spec: two builds from the same Spec in
-// different folders are byte-identical. The package never opens a device and
+// An image is a function of its Spec and of the versions of the build host's
+// tools: two builds from the same Spec in different folders, by other users,
+// at other times are byte-identical. The package never opens a device and
 // never boots anything; images/vm does.
 package images
 
