@@ -29,22 +29,15 @@ func smallSpec(t *testing.T) Spec {
 			}
 		}
 	}
-	cache := os.Getenv("WAXSEAL_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(dir, "waxseal")
-	}
-	if _, err := os.Stat(filepath.Join(cache, "kernel")); err != nil {
-		t.Skipf("needs a kernel in %s: run scripts/setup", cache)
+	kernel, err := KernelDir()
+	if err != nil {
+		t.Skip(err)
 	}
 	program := filepath.Join(t.TempDir(), "program")
 	if err := os.WriteFile(program, []byte("#!/bin/false\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return Spec{Board: "qemu-amd64", Kernel: filepath.Join(cache, "kernel"), Agent: program,
+	return Spec{Board: "qemu-amd64", Kernel: kernel, Agent: program,
 		Userland: map[string]string{"init": program, "gosh": program}, OwnerCA: program}
 }
 

@@ -48,3 +48,21 @@ func compile(ctx context.Context, dir, out, pkg string) error {
 	}
 	return nil
 }
+
+// KernelDir returns where scripts/setup keeps the unpacked kernel package of
+// the lab: in $WAXSEAL_CACHE, or the user's cache folder.
+func KernelDir() (string, error) {
+	dir := os.Getenv("WAXSEAL_CACHE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "waxseal")
+	}
+	kernel := filepath.Join(dir, "kernel")
+	if _, err := os.Stat(kernel); err != nil {
+		return "", fmt.Errorf("no kernel in %s: run scripts/setup", dir)
+	}
+	return kernel, nil
+}

@@ -18,6 +18,11 @@ func buildCommand() *cobra.Command {
 		Short: "Make a bootable image; two builds of one source are byte-identical",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if spec.Kernel == "" {
+				if spec.Kernel, err = images.KernelDir(); err != nil {
+					return err
+				}
+			}
 			spec.Agent, spec.Userland, err = images.BuildPrograms(cmd.Context(), top, filepath.Join(out, "programs"))
 			if err != nil {
 				return err
@@ -33,22 +38,10 @@ func buildCommand() *cobra.Command {
 	f.StringVar(&spec.Board, "board", "qemu-amd64", "board, a folder of images/boards")
 	f.StringVar(&out, "out", "", "folder for the image")
 	f.StringVar(&spec.OwnerCA, "owner-ca", "", "PEM file with the owner's trust anchors; without it the device has no owner")
-	f.StringVar(&spec.Kernel, "kernel", filepath.Join(cacheDir(), "kernel"), "folder of an unpacked kernel package")
+	f.StringVar(&spec.Kernel, "kernel", "", "folder of an unpacked kernel package; empty: the one that scripts/setup fetched")
 	f.StringVar(&top, "source", ".", "source tree of waxseal")
 	cmd.MarkFlagRequired("out")
 	return cmd
-}
-
-// cacheDir is where scripts/setup keeps what it fetches.
-func cacheDir() string {
-	if dir := os.Getenv("WAXSEAL_CACHE"); dir != "" {
-		return dir
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "."
-	}
-	return filepath.Join(dir, "waxseal")
 }
 
 func predictCommand() *cobra.Command {

@@ -42,16 +42,9 @@ func newSite(t *testing.T) site {
 			t.Skipf("needs %s: run scripts/setup", tool)
 		}
 	}
-	kernel := filepath.Join(os.Getenv("WAXSEAL_CACHE"), "kernel")
-	if os.Getenv("WAXSEAL_CACHE") == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		kernel = filepath.Join(cache, "waxseal/kernel")
-	}
-	if _, err := os.Stat(kernel); err != nil {
-		t.Skipf("needs a kernel in %s: run scripts/setup", kernel)
+	kernel, err := images.KernelDir()
+	if err != nil {
+		t.Skip(err)
 	}
 	l := site{dir: shortTemp(t)}
 	l.clean = l.path("clean")
