@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/u-root/u-root/pkg/mount"
@@ -26,9 +27,8 @@ const (
 	pipeFD = 4 // read end of the pipe that process 1 closes by its exec
 )
 
-// Resident is a program that waits for the hand-over.
+// Resident is a program that waits for the hand-over; nil is none.
 type Resident struct {
-	cmd  *exec.Cmd
 	pipe *os.File // write end; close-on-exec, so that SwitchRoot's exec closes it
 }
 
@@ -58,7 +58,7 @@ func StartResident(newRoot string, args ...string) (*Resident, error) {
 		w.Close()
 		return nil, fmt.Errorf("resident agent: %w", err)
 	}
-	return &Resident{cmd, w}, nil
+	return &Resident{w}, nil
 }
 
 // sealedSelf returns the running program in a memory file that nobody can
@@ -92,8 +92,12 @@ func sealedSelf() (*os.File, error) {
 
 // SwitchRoot makes newRoot the root, moves /dev, /proc, /sys and /run into it
 // and replaces the calling process, which must be process 1, by init. It
-// returns only with an error.
-func SwitchRoot(newRoot, init string) error { return mount.SwitchRoot(newRoot, init) }
+// returns only with an error. The resident program sees it when init is
+// executed, not before: until then its end of the pipe must not be collected.
+func (r *Resident) SwitchRoot(newRoot, init string) error {
+	defer runtime.KeepAlive(r)
+	return mount.SwitchRoot(newRoot, init)
+}
 
 // ErrNoHandoff means that process 1 never changed the root.
 var ErrNoHandoff = errors.New("process 1 did not hand over")

@@ -31,11 +31,12 @@ func initialise(log *slog.Logger) {
 	if err := giveConf(); err != nil {
 		log.Warn("router boots without its configuration", "cause", err)
 	}
-	if _, err := handoff.StartResident(newRoot, "agent"); err != nil {
+	resident, err := handoff.StartResident(newRoot, "agent")
+	if err != nil {
 		log.Error("router boots without its agent", "cause", err)
 	}
 	log.Info("hand-over", "init", rootInit, "unattested", res.Unattested)
-	log.Error("hand-over failed", "cause", handoff.SwitchRoot(newRoot, rootInit))
+	log.Error("hand-over failed", "cause", resident.SwitchRoot(newRoot, rootInit))
 }
 
 type mountPoint struct {
