@@ -21,6 +21,7 @@ import (
 	"waxseal/hw/kernel"
 	"waxseal/hw/tpm"
 	"waxseal/measure"
+	"waxseal/measure/evidence"
 )
 
 // Where process 1 mounts the volumes that hold files.
@@ -268,7 +269,7 @@ func recordStart(ctx context.Context, dev *tpm.Device, recorder *measure.Recorde
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("phase/start/%d.%d", c.ResetCount, c.RestartCount)
+	name := evidence.StartName(c.ResetCount, c.RestartCount)
 	rec, err := measure.Waxseal1.Of(name, []byte(name))
 	if err != nil {
 		return err
