@@ -67,24 +67,9 @@ func (b build) esp(ctx context.Context) error {
 }
 
 // putESP copies file to path on the FAT file system at offset bytes in img,
-// replacing what is there. The file's time is the image's, not the build's.
+// replacing what is there. mtools gives it the time of SOURCE_DATE_EPOCH.
 func putESP(ctx context.Context, img string, offset int64, file, path string) error {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	fixed, err := os.CreateTemp(filepath.Dir(img), "put-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(fixed.Name())
-	if _, err := fixed.Write(data); err != nil {
-		return err
-	}
-	if err := fixed.Close(); err != nil {
-		return err
-	}
-	return run(ctx, filepath.Dir(img), "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", img, offset), fixed.Name(), "::/"+path)
+	return run(ctx, filepath.Dir(img), "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", img, offset), file, "::/"+path)
 }
 
 // rootfs writes the squashfs with the board's files and the userland's commands.

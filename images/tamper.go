@@ -159,7 +159,7 @@ func (t tampered) editESP(ctx context.Context, path string, e edit) error {
 	if err != nil {
 		return err
 	}
-	return putESP(ctx, t.file, t.offset(board.ESP), file, path)
+	return putESP(ctx, t.file, t.offsets[board.ESP], file, path)
 }
 
 // editSection changes a section of the UKI, and what a direct start takes instead.
@@ -174,7 +174,7 @@ func (t tampered) editSection(ctx context.Context, section string, e edit) error
 	if err := t.assemble(ctx, sections, file); err != nil {
 		return err
 	}
-	if err := putESP(ctx, t.file, t.offset(board.ESP), file, "EFI/Linux/"+UKI+".efi"); err != nil {
+	if err := putESP(ctx, t.file, t.offsets[board.ESP], file, "EFI/Linux/"+UKI+".efi"); err != nil {
 		return err
 	}
 	direct := map[string]string{uki.Linux: KernelFile, uki.Initrd: InitramfsFile, uki.Cmdline: CmdlineFile}
@@ -220,8 +220,6 @@ func (t tampered) edited(volume, path string, e edit) (string, error) {
 	return file, os.WriteFile(file, b, 0o644)
 }
 
-func (t tampered) offset(volume string) int64 { return t.offsets[volume] }
-
 // save copies a volume to a file.
 func (t tampered) save(volume, file string) error {
 	f, err := os.Create(file)
@@ -248,7 +246,7 @@ func (t tampered) load(volume, file string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(append(b, make([]byte, room-int64(len(b)))...), t.offset(volume)); err != nil {
+	if _, err := f.WriteAt(append(b, make([]byte, room-int64(len(b)))...), t.offsets[volume]); err != nil {
 		return err
 	}
 	return f.Close()

@@ -12,7 +12,6 @@ package canon
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -54,16 +53,6 @@ var forms = map[Form]func([]byte) (Text, error){
 
 // Known tells whether Of has the form.
 func (f Form) Known() bool { return forms[f] != nil }
-
-// Forms returns the names of all forms that Of has, sorted.
-func Forms() []Form {
-	var fs []Form
-	for f := range forms {
-		fs = append(fs, f)
-	}
-	slices.Sort(fs)
-	return fs
-}
 
 // Of brings in into form. Input that the form does not understand comes back
 // as it is, as Raw, with the reason in Why. It panics unless form.Known().

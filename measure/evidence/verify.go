@@ -23,7 +23,6 @@ type Verified struct {
 	counters Counters
 	story    *story
 	contents map[string][]byte
-	card     Card
 	received time.Time
 }
 
@@ -44,10 +43,6 @@ func (v Verified) Profile() measure.Profile { return v.profile }
 
 // Counters returns the reset and clock counters of the quote.
 func (v Verified) Counters() Counters { return v.counters }
-
-// Card returns what the router says about itself. Only its serial number was
-// compared with anything.
-func (v Verified) Card() Card { return v.card }
 
 // Received returns when the answer came.
 func (v Verified) Received() time.Time { return v.received }
@@ -163,7 +158,7 @@ func (v *Verifier) Verify(ev Evidence, ch Challenge, trust Trust) (Verified, err
 	}
 	return Verified{
 		serial: id.serial, bank: ev.Bank, pcrs: copyValues(ev.PCRs), profile: ch.profile(), counters: quote.counters,
-		story: s, contents: maps.Clone(ev.Contents), card: ev.Card, received: ev.Received,
+		story: s, contents: maps.Clone(ev.Contents), received: ev.Received,
 	}, nil
 }
 
