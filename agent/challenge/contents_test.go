@@ -47,10 +47,6 @@ func TestUnknownContentIsNotFound(t *testing.T) {
 }
 
 func TestChangedContentIsNotServed(t *testing.T) {
-	c := open(t, t.TempDir())
-	if err := c.Keep([]byte("router a")); err != nil {
-		t.Fatal(err)
-	}
 	sum := sha256.Sum256([]byte("router a"))
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("router a"), 0o600); err != nil {
@@ -61,6 +57,10 @@ func TestChangedContentIsNotServed(t *testing.T) {
 		"symlink":     func(p string) error { return errors.Join(os.Remove(p), os.Symlink(secret, p)) },
 		"directory":   func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o700)) },
 	} {
+		c := open(t, t.TempDir()) // the cases come in any order
+		if err := c.Keep([]byte("router a")); err != nil {
+			t.Fatal(err)
+		}
 		if err := change(c.path(sum)); err != nil {
 			t.Fatal(err)
 		}
