@@ -28,13 +28,14 @@ import (
 	"waxseal/agent/attestz"
 	"waxseal/agent/challenge"
 	"waxseal/agent/enrollz"
+	"waxseal/agent/quote"
 	"waxseal/measure/wire"
 )
 
 // Agent is an agent that is ready to serve.
 type Agent struct {
 	config  Config
-	attestz *attestz.Server
+	desk    *quote.Desk // one for all who ask for quotes
 	enrollz *enrollz.Server
 	owned   bool
 	server  *grpc.Server
@@ -94,10 +95,9 @@ func New(c Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: stored oIDevID certificate: %w", err)
 	}
 	c.Now = floored(c.Now, append(trusted, stored...)...)
-	a.attestz = attestz.New(attestz.Config{
-		Card: c.Card, Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
+	a.desk = quote.New(quote.Config{
+		Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
 		Unattested: c.Unattested, Queue: c.Limits.Queue,
-		OIAK: func() wire.Chain { return a.enrollz.Current().OIAK },
 	})
 	creds, err := newIdentity(c, anchors, a.enrollz.Current)
 	if err != nil {
@@ -149,15 +149,19 @@ func (a *Agent) newServer(id *identity) *grpc.Server {
 		grpc.UnaryInterceptor(guard.unary),
 		grpc.StreamInterceptor(guard.stream),
 	)
-	wire.RegisterAttestz(s, a.attestz)
+	wire.RegisterAttestz(s, attestz.Server{Card: a.config.Card, Desk: a.desk, OIAK: a.oiak})
 	wire.RegisterEnrollz(s, a.enrollz)
 	wire.RegisterContents(s, challenge.Server{Source: a.config.Kept, State: a.Status})
 	return s
 }
 
+// oiak returns the owner's certificate of the IAK; it is empty where nobody has
+// enrolled the device.
+func (a *Agent) oiak() wire.Chain { return a.enrollz.Current().OIAK }
+
 // Status tells whether the device can attest now.
 func (a *Agent) Status() wire.Status {
-	reason := a.attestz.Probe()
+	reason := a.desk.Probe()
 	return wire.Status{
 		Attested: reason == "",
 		Enrolled: a.enrollz.Current().Enrolled(),
@@ -170,7 +174,7 @@ func (a *Agent) Status() wire.Status {
 // answered get Limits.Stop to end.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	a.config.Log.Info("agent serves", "address", l.Addr().String(), "serial", a.config.Card.Serial,
-		"owned", a.owned, "enrolled", a.enrollz.Current().Enrolled(), "unattested", a.attestz.Reason())
+		"owned", a.owned, "enrolled", a.enrollz.Current().Enrolled(), "unattested", a.desk.Reason())
 	failed := make(chan error, 1)
 	go func() { failed <- a.server.Serve(newGate(l, a.config.Limits)) }()
 	select {

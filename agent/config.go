@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
-	"waxseal/agent/attestz"
 	"waxseal/agent/challenge"
+	"waxseal/agent/quote"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/wire"
 )
@@ -18,10 +18,10 @@ type Config struct {
 	Listen string    // TCP address; empty: ":9339"
 	Card   wire.Card // who this device is; all fields filled
 
-	Quoter     attestz.Quoter   // the TPM, quoting with the IAK; nil: no TPM
-	Recorder   attestz.Recorder // what was measured; *measure.Recorder. nil: nothing was
-	Firmware   eventlog.Log     // the firmware's events; zero where it has left no log
-	Unattested string           // why the device cannot attest, for example "no TPM", "boot incomplete"; empty: it can
+	Quoter     quote.Quoter   // the TPM, quoting with the IAK; nil: no TPM
+	Recorder   quote.Recorder // what was measured; *measure.Recorder. nil: nothing was
+	Firmware   eventlog.Log   // the firmware's events; zero where it has left no log
+	Unattested string         // why the device cannot attest, for example "no TPM", "boot incomplete"; empty: it can
 
 	IAK        crypto.PublicKey // *ecdsa.PublicKey of the IAK; nil: no key
 	IDevID     crypto.Signer    // signs TLS handshakes in the TPM, an ECDSA key; nil: no key

@@ -1,54 +1,27 @@
 package attestz
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
-	"runtime"
 	"testing"
 
-	"waxseal/hw/tpm/tpmtest"
+	"waxseal/agent/quote"
 	"waxseal/measure"
-	"waxseal/measure/eventlog"
 	"waxseal/measure/wire"
 )
 
-// quoter quotes without a key: its attest ends as a TPMS_ATTEST does.
-type quoter struct {
-	*tpmtest.PCRs
-	asked int
-	read  func(map[measure.PCR][]byte) // changes what ReadPCRs gives
-	fail  error
+// desk answers every question, and counts them.
+type desk struct {
+	refuses error
+	taken   int
 }
 
-func (q *quoter) ReadPCRs(ctx context.Context, bank measure.Alg, pcrs []measure.PCR) (map[measure.PCR][]byte, error) {
-	q.asked++
-	v, err := q.PCRs.ReadPCRs(ctx, bank, pcrs)
-	if q.read != nil {
-		q.read(v)
-	}
-	return v, err
+func (d *desk) Check(measure.Alg) error { return d.refuses }
+
+func (d *desk) Take(_ context.Context, q quote.Question) (quote.Answer, error) {
+	d.taken++
+	return quote.Answer{Quoted: q.Nonce, Signature: []byte("signature"), Log: []byte("log")}, nil
 }
-
-func (q *quoter) Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs []measure.PCR) ([]byte, []byte, error) {
-	q.asked++
-	v, err := q.PCRs.ReadPCRs(ctx, bank, pcrs)
-	if err != nil {
-		return nil, nil, err
-	}
-	var all []byte
-	for pcr := range measure.PCR(measure.NumPCRs) {
-		all = append(all, v[pcr]...)
-	}
-	sum := measure.Hash(measure.SHA384, all).Sum
-	return append(binary.BigEndian.AppendUint16(bytes.Clone(nonce), 48), sum...), []byte("signature"), q.fail
-}
-
-// recorder has recorded these events.
-type recorder []measure.Event
-
-func (r recorder) Freeze(f func([]measure.Event) error) error { return f(r) }
 
 var (
 	card    = wire.Card{Role: wire.Active, Serial: "S", Slot: "0", Maker: "M", Part: "P", ChassisSerial: "S"}
@@ -58,134 +31,52 @@ var (
 	}
 )
 
-func newServer(q *quoter, changes ...func(*Config)) *Server {
-	rec := measure.Record{PCR: 12, Name: "kernel/x"}
-	log := recorder{{Record: rec, Digests: rec.Digests(q.Banks())}}
-	c := Config{Card: card, Quoter: q, Recorder: log, OIAK: func() wire.Chain { return wire.Chain{"oiak"} }}
-	for _, change := range changes {
-		change(&c)
-	}
-	return New(c)
+func newServer(d *desk) Server {
+	return Server{Card: card, Desk: d, OIAK: func() wire.Chain { return wire.Chain{"oiak"} }}
 }
 
-func TestAnswerHasExactlyTheValuesAskedFor(t *testing.T) {
-	ans, err := newServer(&quoter{PCRs: tpmtest.Fake()}).Attest(t.Context(), request)
+func TestAnswerSaysWhoseQuoteItIs(t *testing.T) {
+	ans, err := newServer(&desk{}).Attest(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(ans.PCRs) != 2 || len(ans.PCRs[12]) != 48 || len(ans.PCRs[15]) != 48 || ans.Card != card || ans.OIAK.String() != "oiak" {
+	if ans.Card != card || ans.OIAK.String() != "oiak" || string(ans.Log) != "log" || len(ans.Quoted) != 32 {
 		t.Errorf("answer %+v", ans)
 	}
 }
 
 func TestRefusedWithoutAskingTheTPM(t *testing.T) {
+	unattested := errors.New("UNATTESTED(no TPM)")
 	for name, test := range map[string]struct {
-		config  func(*Config)
+		server  func(*Server)
 		request func(*wire.AttestRequest)
 		want    error
 	}{
-		"no PCR":           {request: func(r *wire.AttestRequest) { r.PCRs = nil }, want: wire.ErrInvalid},
-		"PCR twice":        {request: func(r *wire.AttestRequest) { r.PCRs = []measure.PCR{1, 1} }, want: wire.ErrInvalid},
-		"PCR 24":           {request: func(r *wire.AttestRequest) { r.PCRs = []measure.PCR{24} }, want: wire.ErrInvalid},
-		"SHA-1":            {request: func(r *wire.AttestRequest) { r.Bank = measure.SHA1 }, want: wire.ErrInvalid},
-		"bank not active":  {request: func(r *wire.AttestRequest) { r.Bank = measure.SHA512 }, want: wire.ErrInvalid},
-		"short nonce":      {request: func(r *wire.AttestRequest) { r.Nonce = make([]byte, 15) }, want: wire.ErrInvalid},
-		"long nonce":       {request: func(r *wire.AttestRequest) { r.Nonce = make([]byte, 65) }, want: wire.ErrInvalid},
-		"no selection":     {request: func(r *wire.AttestRequest) { r.Select = wire.Selection{} }, want: wire.ErrInvalid},
-		"two selections":   {request: func(r *wire.AttestRequest) { r.Select.Serial = "S" }, want: wire.ErrInvalid},
-		"standby":          {request: func(r *wire.AttestRequest) { r.Select.Role = wire.Standby }, want: wire.ErrInvalid},
-		"not enrolled":     {config: func(c *Config) { c.OIAK = func() wire.Chain { return nil } }, want: wire.ErrNotReady},
-		"boot incomplete":  {config: func(c *Config) { c.Unattested = "boot incomplete" }, want: wire.ErrNotReady},
-		"nothing measured": {config: func(c *Config) { c.Recorder = nil }, want: wire.ErrNotReady},
-		"empty log":        {config: func(c *Config) { c.Recorder = recorder{} }, want: wire.ErrNotReady},
-		"no TPM":           {config: func(c *Config) { c.Quoter = nil }, want: wire.ErrNotReady},
+		"no PCR":         {request: func(r *wire.AttestRequest) { r.PCRs = nil }, want: wire.ErrInvalid},
+		"PCR twice":      {request: func(r *wire.AttestRequest) { r.PCRs = []measure.PCR{1, 1} }, want: wire.ErrInvalid},
+		"PCR 24":         {request: func(r *wire.AttestRequest) { r.PCRs = []measure.PCR{24} }, want: wire.ErrInvalid},
+		"SHA-1":          {request: func(r *wire.AttestRequest) { r.Bank = measure.SHA1 }, want: wire.ErrInvalid},
+		"short nonce":    {request: func(r *wire.AttestRequest) { r.Nonce = make([]byte, 15) }, want: wire.ErrInvalid},
+		"long nonce":     {request: func(r *wire.AttestRequest) { r.Nonce = make([]byte, 65) }, want: wire.ErrInvalid},
+		"no selection":   {request: func(r *wire.AttestRequest) { r.Select = wire.Selection{} }, want: wire.ErrInvalid},
+		"two selections": {request: func(r *wire.AttestRequest) { r.Select.Serial = "S" }, want: wire.ErrInvalid},
+		"standby":        {request: func(r *wire.AttestRequest) { r.Select.Role = wire.Standby }, want: wire.ErrInvalid},
+		"not enrolled":   {server: func(s *Server) { s.OIAK = func() wire.Chain { return nil } }, want: wire.ErrNotReady},
+		"unattested":     {server: func(s *Server) { s.Desk.(*desk).refuses = unattested }, want: unattested},
 	} {
-		q := &quoter{PCRs: tpmtest.Fake()}
-		req := request
+		d := &desk{}
+		s, req := newServer(d), request
 		if test.request != nil {
 			test.request(&req)
 		}
-		change := test.config
-		if change == nil {
-			change = func(*Config) {}
+		if test.server != nil {
+			test.server(&s)
 		}
-		if _, err := newServer(q, change).Attest(t.Context(), req); !errors.Is(err, test.want) {
+		if _, err := s.Attest(t.Context(), req); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v: want %v", name, err, test.want)
 		}
-		if q.asked != 0 {
+		if d.taken != 0 {
 			t.Errorf("%s: the TPM was asked", name)
 		}
-	}
-}
-
-func TestValuesThatTheQuoteDoesNotCoverAreNotReported(t *testing.T) {
-	for name, read := range map[string]func(map[measure.PCR][]byte){
-		"changed": func(v map[measure.PCR][]byte) { v[12][0] ^= 1 },
-		"missing": func(v map[measure.PCR][]byte) { delete(v, 12) },
-		"short":   func(v map[measure.PCR][]byte) { v[12] = v[12][1:] },
-		"more":    func(v map[measure.PCR][]byte) { v[13] = make([]byte, 48) },
-		"swapped": func(v map[measure.PCR][]byte) { v[12], v[15] = v[15], v[12] },
-	} {
-		q := &quoter{PCRs: tpmtest.Fake(), read: read}
-		rec := measure.Record{PCR: 12, Name: "kernel/x"}
-		if err := q.Extend(t.Context(), 12, rec.Digests(q.Banks())); err != nil {
-			t.Fatal(err)
-		}
-		if ans, err := newServer(q).Attest(t.Context(), request); err == nil {
-			t.Errorf("%s: answered with %x", name, ans.PCRs)
-		}
-	}
-}
-
-func TestFailedQuoteIsNoAnswer(t *testing.T) {
-	q := &quoter{PCRs: tpmtest.Fake(), fail: errors.New("TPM_RC_FAILURE")}
-	if ans, err := newServer(q).Attest(t.Context(), request); err == nil || ans.Quoted != nil {
-		t.Errorf("answer %+v, %v", ans, err)
-	}
-}
-
-func TestFirmwareLogWithoutTheBankIsNoEvidence(t *testing.T) {
-	sha256only := eventlog.Log{Banks: []measure.Alg{measure.SHA256}, Events: []eventlog.Event{{
-		PCR: 0, Type: eventlog.EVSeparator, Data: make([]byte, 4),
-		Digests: []measure.Digest{measure.Hash(measure.SHA256, make([]byte, 4))},
-	}}}
-	s := newServer(&quoter{PCRs: tpmtest.Fake()}, func(c *Config) { c.Firmware = sha256only })
-	if _, err := s.Attest(t.Context(), request); !errors.Is(err, wire.ErrNotReady) {
-		t.Errorf("SHA-384: %v: want ErrNotReady", err)
-	}
-	req := request
-	req.Bank = measure.SHA256
-	ans, err := s.Attest(t.Context(), req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := eventlog.DecodeCEL(ans.Log)
-	if err != nil || len(log.Firmware()) != 1 || len(log.Ours()) != 1 {
-		t.Errorf("log of %d events, %v: want one of the firmware and one of ours", len(log.Events), err)
-	}
-}
-
-func TestQueueIsShort(t *testing.T) {
-	s := newServer(&quoter{PCRs: tpmtest.Fake()}, func(c *Config) { c.Queue = 2 })
-	leave, err := s.queue(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	waiting, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() { _, err := s.queue(waiting); gone <- err }()
-	for len(s.waiting) < 2 {
-		runtime.Gosched()
-	}
-	if _, err := s.Attest(t.Context(), request); !errors.Is(err, wire.ErrBusy) {
-		t.Errorf("third challenge: %v: want ErrBusy", err)
-	}
-	cancel()
-	if err := <-gone; !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled challenge: %v", err)
-	}
-	leave()
-	if _, err := s.Attest(t.Context(), request); err != nil {
-		t.Errorf("after the others have left: %v", err)
 	}
 }

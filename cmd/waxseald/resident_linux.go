@@ -215,7 +215,7 @@ func attachKeys(ctx context.Context, c *agent.Config, dev *tpm.Device, log *slog
 // quoter quotes with the IAK and no other key.
 type quoter struct{ *tpm.Device }
 
-// Quote implements attestz.Quoter.
+// Quote implements quote.Quoter.
 func (q quoter) Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs []measure.PCR) (attest, signature []byte, err error) {
 	attest, signature, err = q.Device.Quote(ctx, tpm.IAK, nonce, bank, pcrs)
 	return attest, signature, onWire(err)

@@ -1,4 +1,4 @@
-package attestz
+package quote
 
 import (
 	"bytes"
