@@ -3,6 +3,7 @@ package tpm
 import (
 	"context"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 )
 
@@ -20,4 +21,23 @@ func WaitingForTest(d *Device) (n int) {
 		n += len(q)
 	}
 	return n
+}
+
+// CertifyForTest certifies k by itself, authorised by its policy for command.
+func CertifyForTest(ctx context.Context, d *Device, k Key, command tpm2.TPMCC) error {
+	_, err := ask(ctx, d, quoting, Timeout, func(t transport.TPM) (struct{}, error) {
+		key, err := d.signer(t, k)
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, d.withPolicy(t, k, command, func(s tpm2.Session) error {
+			_, err := tpm2.Certify{
+				ObjectHandle: tpm2.AuthHandle{Handle: k.handle(), Name: key.name, Auth: s},
+				SignHandle:   tpm2.AuthHandle{Handle: k.handle(), Name: key.name, Auth: tpm2.PasswordAuth(nil)},
+				InScheme:     ecdsaSHA384(),
+			}.Execute(t)
+			return err
+		})
+	})
+	return err
 }

@@ -23,17 +23,26 @@ const policyNVAttributes = 0x220f1008
 // the PolicyOR of four branches of "TPM 2.0 Keys for Device Identity and
 // Attestation", section 7.3.6.
 func AuthPolicy(key Key, alg measure.Alg) ([]byte, error) {
+	branches, err := policyBranches(key, alg)
+	if err != nil {
+		return nil, err
+	}
+	return policyOr(alg, branches...), nil
+}
+
+// policyBranches returns the four digests that AuthPolicy is the OR of.
+func policyBranches(key Key, alg measure.Alg) ([][]byte, error) {
 	index, ok := policyNV[key][alg]
 	if !ok {
 		return nil, fmt.Errorf("no policy is defined for key %s with %v", key, alg)
 	}
 	secret := policySecret(alg, tpm2.TPMRHEndorsement)
-	return policyOr(alg,
+	return [][]byte{
 		secret,
 		policyCommandCode(alg, secret, tpm2.TPMCCCertify),
 		policyCommandCode(alg, secret, tpm2.TPMCCActivateCredential),
 		policyAuthorizeNV(alg, nvName(alg, index, secret)),
-	), nil
+	}, nil
 }
 
 // extendPolicy is policyDigest' = H(policyDigest ‖ parts) (Part 1, section 19.7).
