@@ -18,17 +18,23 @@ import (
 // Key names one of the TPM's persistent keys.
 type Key string
 
-// The keys of a device. All are primaries of the endorsement hierarchy: from
-// the owner's hierarchy the counters in a quote come out scrambled.
+// The keys of a device. All but the SRK are primaries of the endorsement
+// hierarchy: from the owner's hierarchy the counters in a quote come out
+// scrambled.
 const (
 	EK     Key = "EK"     // decrypts what is meant for this TPM; RSA-2048, template L-1
 	IAK    Key = "IAK"    // signs quotes and nothing else (restricted); P-384, ECDSA with SHA-384
 	IDevID Key = "IDevID" // signs TLS handshakes; P-384, ECDSA with SHA-384
+	// SRK is the storage root key, P-256. It protects nothing here: a TPM that
+	// is cleared gets another one, whereas the keys above can be made again and
+	// the counters start anew. It tells a cleared TPM from one that never was.
+	SRK Key = "SRK"
 )
 
-// Persistent handles: the EK's of TCG's handle registry, the others as one
-// TPM maker has them.
+// Persistent handles: SRK's and EK's of TCG's handle registry, the others as
+// one TPM maker has them.
 const (
+	handleSRK    tpm2.TPMHandle = 0x81000001
 	handleEK     tpm2.TPMHandle = 0x81010001
 	handleIDevID tpm2.TPMHandle = 0x81020000
 	handleIAK    tpm2.TPMHandle = 0x81020001
@@ -51,6 +57,8 @@ type loadedKey struct {
 // Handle returns the key's persistent handle, or 0 for an unknown key.
 func (k Key) handle() tpm2.TPMHandle {
 	switch k {
+	case SRK:
+		return handleSRK
 	case EK:
 		return handleEK
 	case IAK:
@@ -64,12 +72,14 @@ func (k Key) handle() tpm2.TPMHandle {
 // template is the public area that CreatePrimary is given.
 func (k Key) template() (tpm2.TPMTPublic, error) {
 	switch k {
+	case SRK:
+		return tpm2.ECCSRKTemplate, nil
 	case EK:
 		return tpm2.RSAEKTemplate, nil
 	case IAK, IDevID:
 		return k.signingTemplate()
 	}
-	return tpm2.TPMTPublic{}, fmt.Errorf("key %q is not one of EK, IAK, IDevID", string(k))
+	return tpm2.TPMTPublic{}, fmt.Errorf("key %q is not one of EK, IAK, IDevID, SRK", string(k))
 }
 
 // signingTemplate is "ECC NIST P384" of "TPM 2.0 Keys for Device Identity and
@@ -120,7 +130,7 @@ func (d *Device) CreateKey(ctx context.Context, k Key) error {
 			return struct{}{}, err
 		}
 		delete(d.names, k)
-		return struct{}{}, persist(t, template, k.handle())
+		return struct{}{}, persist(t, template, k)
 	})
 	if err != nil {
 		return fmt.Errorf("create %s: %w", k, err)
@@ -129,9 +139,13 @@ func (d *Device) CreateKey(ctx context.Context, k Key) error {
 }
 
 // persist is CreatePrimary and EvictControl (Part 3, sections 24.1 and 28.5).
-func persist(t transport.TPM, template tpm2.TPMTPublic, handle tpm2.TPMHandle) (err error) {
+func persist(t transport.TPM, template tpm2.TPMTPublic, k Key) (err error) {
+	hierarchy := tpm2.TPMRHEndorsement
+	if k == SRK {
+		hierarchy = tpm2.TPMRHOwner
+	}
 	made, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)},
+		PrimaryHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: tpm2.PasswordAuth(nil)},
 		InPublic:      tpm2.New2B(template),
 	}.Execute(t)
 	if err != nil {
@@ -144,7 +158,7 @@ func persist(t transport.TPM, template tpm2.TPMTPublic, handle tpm2.TPMHandle) (
 	_, err = tpm2.EvictControl{
 		Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
 		ObjectHandle:     tpm2.NamedHandle{Handle: made.ObjectHandle, Name: made.Name},
-		PersistentHandle: handle,
+		PersistentHandle: k.handle(),
 	}.Execute(t)
 	return err
 }
@@ -158,6 +172,16 @@ func sameTemplate(k Key, got, want *tpm2.TPMTPublic) error {
 		return fmt.Errorf("%w: 0x%08x is not made from the %s template", ErrOtherKey, uint32(k.handle()), k)
 	}
 	return nil
+}
+
+// Area returns the TPMT_PUBLIC of a key. A key that was not made from the
+// template is ErrOtherKey.
+func (d *Device) Area(ctx context.Context, k Key) ([]byte, error) {
+	pub, err := d.public(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return tpm2.Marshal(pub), nil
 }
 
 // Public returns the public half of the IAK or the IDevID and its TPMT_PUBLIC.
