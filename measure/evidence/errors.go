@@ -9,6 +9,7 @@ var (
 	ErrChallenge   = errors.New("challenge cannot be judged")
 	ErrLate        = errors.New("answer is outside the time of the challenge")
 	ErrNonce       = errors.New("nonce is not the one of the challenge")
+	ErrBatch       = errors.New("answer is not of the kind that was asked: batched or single")
 	ErrBank        = errors.New("PCR bank is not the one asked")
 	ErrAttest      = errors.New("quote is not a well-formed TPMS_ATTEST of a quote")
 	ErrSelection   = errors.New("quoted PCR selection is not the one asked")

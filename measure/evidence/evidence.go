@@ -19,11 +19,13 @@ import (
 	"time"
 
 	"waxseal/measure"
+	"waxseal/measure/merkle"
 )
 
 // Evidence is what a router answered, as it came. Nothing in it is trusted.
 type Evidence struct {
 	Nonce        []byte                 // the nonce that was sent
+	Batch        *merkle.Proof          // where the nonce stands among those that one quote answers; nil: the quote is for it alone
 	Bank         measure.Alg            // the PCR bank that was quoted
 	PCRs         map[measure.PCR][]byte // value of each quoted PCR in Bank
 	Quoted       []byte                 // TPMS_ATTEST without a size prefix (TPM 2.0 Part 2, section 10.12.12)
@@ -58,6 +60,7 @@ type Card struct {
 // Challenge is what was asked, and when.
 type Challenge struct {
 	Nonce       []byte // 16 to 64 bytes, fresh and unpredictable
+	Batched     bool   // asked over the API where one quote answers many; false: the quote must be for Nonce alone
 	Bank        measure.Alg
 	PCRs        []measure.PCR
 	Issued      time.Time
@@ -104,6 +107,9 @@ func (c Challenge) profile() measure.Profile {
 func (c Challenge) Check() error {
 	if len(c.Nonce) < MinNonce || len(c.Nonce) > MaxNonce {
 		return fmt.Errorf("%w: nonce of %d bytes: need %d to %d", ErrChallenge, len(c.Nonce), MinNonce, MaxNonce)
+	}
+	if merkle.IsCommitment(c.Nonce) {
+		return fmt.Errorf("%w: its nonce begins like the commitment of a batch", ErrChallenge)
 	}
 	if !c.Bank.Computable() {
 		return fmt.Errorf("%w: PCR bank %v: need sha256, sha384 or sha512", ErrChallenge, c.Bank)

@@ -11,6 +11,7 @@ import (
 
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
+	"waxseal/measure/merkle"
 )
 
 // Format is the value of the key "format" in an evidence file.
@@ -27,6 +28,7 @@ const (
 type file struct {
 	Format       string               `json:"format"`
 	Nonce        blob                 `json:"nonce"`
+	Batch        *place               `json:"batch,omitempty"`
 	Bank         string               `json:"bank"`
 	PCRs         map[measure.PCR]blob `json:"pcrs"`
 	Quoted       blob                 `json:"quoted"`
@@ -36,6 +38,13 @@ type file struct {
 	Card         Card                 `json:"card"`
 	Received     time.Time            `json:"received"`
 	Contents     map[string]blob      `json:"contents,omitempty"`
+}
+
+// place is a merkle.Proof in an evidence file.
+type place struct {
+	Index uint32 `json:"index"`
+	Size  uint32 `json:"size"`
+	Path  blob   `json:"path"`
 }
 
 // blob is bytes in standard base64 with padding.
@@ -83,6 +92,9 @@ func (f file) evidence() (Evidence, error) {
 		Nonce: f.Nonce, Bank: bank, Quoted: f.Quoted, Signature: f.Signature, Log: f.Log,
 		Card: f.Card, Received: f.Received, PCRs: map[measure.PCR][]byte{},
 	}
+	if f.Batch != nil {
+		ev.Batch = &merkle.Proof{Index: f.Batch.Index, Size: f.Batch.Size, Path: f.Batch.Path}
+	}
 	for pcr, value := range f.PCRs {
 		ev.PCRs[pcr] = value
 	}
@@ -117,6 +129,11 @@ func (ev Evidence) checkSize() error {
 		return fmt.Errorf("%w: %d PCRs, log of %d bytes, %d contents: at most %d, %d, %d", ErrFormat,
 			len(ev.PCRs), len(ev.Log), len(ev.Contents), measure.NumPCRs, eventlog.MaxSize, MaxContents)
 	}
+	if ev.Batch != nil {
+		if err := ev.Batch.Check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+	}
 	for pcr := range ev.PCRs {
 		if pcr >= measure.NumPCRs {
 			return fmt.Errorf("%w: PCR %d is above 23", ErrFormat, pcr)
@@ -140,6 +157,9 @@ func (ev Evidence) Encode() ([]byte, error) {
 		Format: Format, Nonce: ev.Nonce, Bank: ev.Bank.String(), PCRs: map[measure.PCR]blob{},
 		Quoted: ev.Quoted, Signature: ev.Signature, Log: ev.Log, Certificates: map[string][]string{},
 		Card: ev.Card, Received: ev.Received, Contents: map[string]blob{},
+	}
+	if b := ev.Batch; b != nil {
+		f.Batch = &place{b.Index, b.Size, b.Path}
 	}
 	for pcr, value := range ev.PCRs {
 		f.PCRs[pcr] = value

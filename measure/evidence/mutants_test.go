@@ -256,7 +256,7 @@ func sameOrMissing(got, want []string) bool {
 func reason(err error) string {
 	text := err.Error()
 	for _, check := range []error{
-		evidence.ErrFormat, evidence.ErrLate, evidence.ErrNonce, evidence.ErrBank, evidence.ErrAttest, evidence.ErrSelection,
+		evidence.ErrFormat, evidence.ErrLate, evidence.ErrNonce, evidence.ErrBatch, evidence.ErrBank, evidence.ErrAttest, evidence.ErrSelection,
 		evidence.ErrValues, evidence.ErrScheme, evidence.ErrSignature, evidence.ErrCertificate, evidence.ErrChain,
 		evidence.ErrExpired, evidence.ErrWeakKey, evidence.ErrKey, evidence.ErrSerial, evidence.ErrLog, evidence.ErrReplay,
 		evidence.ErrWithheld, evidence.ErrData, evidence.ErrUnclean, evidence.ErrPlace, evidence.ErrCap, evidence.ErrSeparator,

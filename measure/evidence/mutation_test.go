@@ -3,6 +3,7 @@ package evidence_test
 import (
 	"bytes"
 	"crypto/elliptic"
+	"encoding/binary"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"waxseal/measure/eventlog"
 	"waxseal/measure/evidence"
 	"waxseal/measure/evidence/evidencetest"
+	"waxseal/measure/merkle"
 )
 
 // flips calls f with every copy of b in which one bit is another.
@@ -25,17 +27,25 @@ func flips(b []byte, f func(bit int, flipped []byte)) {
 	}
 }
 
-// Every single bit of quote, signature, nonce, PCR values, agent's log,
-// contents and certificates counts.
 func TestEveryFlippedBitIsRefused(t *testing.T) {
+	t.Run("single", func(t *testing.T) { everyBitCounts(t, ask(t, small(t), measure.SHA256)) })
+	t.Run("batched", func(t *testing.T) { everyBitCounts(t, askBatched(t, small(t), measure.SHA256, 2, 5)) })
+}
+
+// small returns a router with a short log, so that there are fewer bits.
+func small(t *testing.T) *evidencetest.Router {
 	r := must(evidencetest.New("WX-0001", elliptic.P256()))(t)
 	ok(t, r.Start())
 	ok(t, r.Measure("config/frr/frr.conf?c=frr1", []byte(config)))
 	r.Keep([]byte(config))
 	ok(t, r.Cap("phase/handoff/switch_root"))
-	b := ask(t, r, measure.SHA256)
-	must(b.verify())(t)
+	return r
+}
 
+// everyBitCounts flips every single bit of quote, signature, nonce, path of a
+// batch, PCR values, agent's log, contents and certificates.
+func everyBitCounts(t *testing.T, b bundle) {
+	must(b.verify())(t)
 	fields := map[string]struct {
 		bytes []byte
 		put   func(*evidence.Evidence, []byte)
@@ -48,6 +58,13 @@ func TestEveryFlippedBitIsRefused(t *testing.T) {
 	type field = struct {
 		bytes []byte
 		put   func(*evidence.Evidence, []byte)
+	}
+	if p := b.evidence.Batch; p != nil {
+		fields["path"] = field{p.Path, func(ev *evidence.Evidence, v []byte) { ev.Batch = &merkle.Proof{Index: p.Index, Size: p.Size, Path: v} }}
+		place := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, p.Index), p.Size)
+		fields["index and size"] = field{place, func(ev *evidence.Evidence, v []byte) {
+			ev.Batch = &merkle.Proof{Index: binary.BigEndian.Uint32(v), Size: binary.BigEndian.Uint32(v[4:]), Path: p.Path}
+		}}
 	}
 	for pcr, value := range b.evidence.PCRs {
 		fields[fmt.Sprintf("PCR %d", pcr)] = field{value, func(ev *evidence.Evidence, v []byte) {

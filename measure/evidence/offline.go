@@ -11,7 +11,7 @@ import (
 // to be fresh: whoever judges a file must know from elsewhere when it was taken.
 func (ev Evidence) Offline() Challenge {
 	return Challenge{
-		Nonce: ev.Nonce, Bank: ev.Bank, PCRs: slices.Sorted(maps.Keys(ev.PCRs)),
+		Nonce: ev.Nonce, Batched: ev.Batch != nil, Bank: ev.Bank, PCRs: slices.Sorted(maps.Keys(ev.PCRs)),
 		Issued: ev.Received, Deadline: ev.Received.Add(time.Nanosecond), UnsafeClock: true,
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
+	"waxseal/measure/merkle"
 )
 
 // Verified is evidence that was found genuine. Only Verify makes one.
@@ -185,6 +186,9 @@ func (c Challenge) answeredBy(ev Evidence) error {
 	if !bytes.Equal(ev.Nonce, c.Nonce) {
 		return fmt.Errorf("%w: the evidence names another", ErrNonce)
 	}
+	if c.Batched != (ev.Batch != nil) {
+		return fmt.Errorf("%w: asked as batched is %v, answered as batched is %v", ErrBatch, c.Batched, ev.Batch != nil)
+	}
 	if ev.Bank != c.Bank {
 		return fmt.Errorf("%w: evidence has %v, asked was %v", ErrBank, ev.Bank, c.Bank)
 	}
@@ -222,7 +226,11 @@ func (c Challenge) quote(ev Evidence, key *ecdsa.PublicKey, public []byte) (atte
 	if err != nil {
 		return a, err
 	}
-	if !bytes.Equal(a.extraData, c.Nonce) {
+	signed, err := c.signed(ev.Batch)
+	if err != nil {
+		return a, err
+	}
+	if !bytes.Equal(a.extraData, signed) {
 		return a, fmt.Errorf("%w: the quote holds %d other bytes", ErrNonce, len(a.extraData))
 	}
 	if a.bank != c.Bank {
@@ -242,6 +250,19 @@ func (c Challenge) quote(ev Evidence, key *ecdsa.PublicKey, public []byte) (atte
 		return a, err
 	}
 	return a, a.covers(ev.PCRs, hash)
+}
+
+// signed returns the extraData that a quote for this challenge has: the nonce,
+// or the commitment to which its path leads.
+func (c Challenge) signed(batch *merkle.Proof) ([]byte, error) {
+	if batch == nil {
+		return c.Nonce, nil
+	}
+	b, err := batch.Commitment(c.Nonce)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBatch, err)
+	}
+	return b, nil
 }
 
 // covers tells whether the quote is over values. The digest is made with the

@@ -22,6 +22,7 @@ import (
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/evidence"
+	"waxseal/measure/merkle"
 )
 
 // Noon is the time at which all of this happens.
@@ -246,6 +247,27 @@ func Challenge(bank measure.Alg, pcrs ...measure.PCR) (evidence.Challenge, error
 // Trust returns the trust under which the router's evidence is genuine.
 func (r *Router) Trust() evidence.Trust {
 	return evidence.Trust{Roots: []*x509.Certificate{r.Owner.Certificate}, Serial: r.Serial, Now: Noon}
+}
+
+// AnswerBatched returns the evidence that answers ch as one of the challenges
+// of a batch: at index, among others with nonces that are nobody's.
+func (r *Router) AnswerBatched(ch evidence.Challenge, index, size int) (evidence.Evidence, error) {
+	nonces := make([][]byte, size)
+	for i := range nonces {
+		sum := sha256.Sum256(fmt.Appendf(ch.Nonce[:len(ch.Nonce):len(ch.Nonce)], "%d", i))
+		nonces[i] = sum[:]
+	}
+	nonces[index] = ch.Nonce
+	tree, err := merkle.New(nonces)
+	if err != nil {
+		return evidence.Evidence{}, err
+	}
+	of := ch
+	of.Nonce = tree.Commitment()
+	ev, err := r.Answer(of)
+	proof := tree.Proof(index)
+	ev.Nonce, ev.Batch = ch.Nonce, &proof
+	return ev, err
 }
 
 // Answer returns the evidence that answers ch.
