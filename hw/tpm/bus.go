@@ -32,7 +32,7 @@ const (
 type bus struct {
 	d    *Device
 	ctx  context.Context
-	last uint32 // code of the last command
+	last uint32 // code of the last command that did not just clean up, for errors
 }
 
 // Send implements transport.TPM. The TPM changes nothing when it answers with
@@ -42,13 +42,17 @@ func (b *bus) Send(cmd []byte) ([]byte, error) {
 	if len(cmd) < headerSize {
 		return nil, fmt.Errorf("command of %d bytes", len(cmd))
 	}
-	b.last = binary.BigEndian.Uint32(cmd[6:])
+	code := binary.BigEndian.Uint32(cmd[6:])
+	cleanUp := code == uint32(tpm2.TPMCCFlushContext)
+	if !cleanUp || b.last == 0 {
+		b.last = code
+	}
 	for wait := firstBackOff; ; wait = min(2*wait, lastBackOff) {
 		// A late caller's transient objects are flushed all the same.
-		if err := b.ctx.Err(); err != nil && b.last != uint32(tpm2.TPMCCFlushContext) {
+		if err := b.ctx.Err(); err != nil && !cleanUp {
 			return nil, timedOut(b.ctx)
 		}
-		rsp, err := b.exchange(cmd)
+		rsp, err := b.exchange(code, cmd)
 		if err != nil {
 			return nil, err
 		}
@@ -63,8 +67,8 @@ func (b *bus) Send(cmd []byte) ([]byte, error) {
 
 // exchange sends one command once. An empty answer is what go-tpm's file
 // transport returns after a dozen TPM_RC_RETRY.
-func (b *bus) exchange(cmd []byte) ([]byte, error) {
-	b.d.current.Store(&command{b.last, time.Now()})
+func (b *bus) exchange(code uint32, cmd []byte) ([]byte, error) {
+	b.d.current.Store(&command{code, time.Now()})
 	rsp, err := b.d.transport.Send(cmd)
 	b.d.current.Store(nil)
 	if err != nil {
@@ -124,7 +128,7 @@ func (b *bus) explain(err error) error {
 // known tells whether err already carries one of this package's errors.
 func known(err error) bool {
 	for _, e := range []error{ErrTPM12, ErrBanks, ErrNoAnswer, ErrGone, ErrMalformed, ErrNoKey, ErrOtherKey,
-		ErrNoNV, ErrQuote, context.Canceled} {
+		ErrNoNV, ErrQuote, ErrCredential, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}

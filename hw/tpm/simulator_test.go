@@ -55,3 +55,14 @@ func TestReferenceTPMQuotesInASaltedSession(t *testing.T) {
 	}
 	checkSignature(t, d, attest, sig)
 }
+
+func TestReferenceTPMActivatesCredentials(t *testing.T) {
+	d := reference(t)
+	if err := d.CreateKey(t.Context(), tpm.IAK); err != nil {
+		t.Fatal(err)
+	}
+	if err := last(d.ActivateCredential(t.Context(), tpm.IAK, inside, inside)); !errors.Is(err, tpm.ErrNoKey) {
+		t.Errorf("without an EK: %v: want ErrNoKey", err)
+	}
+	testActivation(t, provision(t, d), func() {})
+}
