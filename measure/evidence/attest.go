@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"waxseal/measure"
+	"waxseal/measure/structure"
 )
 
 // Constants of TPMS_ATTEST (TPM 2.0 Part 2, sections 6.2 and 6.9).
@@ -31,45 +32,45 @@ func parseAttest(b []byte) (attest, error) {
 	if len(b) > maxAttest {
 		return a, fmt.Errorf("%w: %d bytes: at most %d", ErrAttest, len(b), maxAttest)
 	}
-	c := cursor{rest: b}
-	if magic := c.u32(); magic != generatedValue {
+	c := structure.Reader{Rest: b}
+	if magic := c.U32(); magic != generatedValue {
 		return a, fmt.Errorf("%w: magic 0x%08x: the TPM did not make this structure", ErrAttest, magic)
 	}
-	if typ := c.u16(); typ != attestQuote {
+	if typ := c.U16(); typ != attestQuote {
 		return a, fmt.Errorf("%w: type 0x%04x is not a quote", ErrAttest, typ)
 	}
-	a.signer = c.sized()
-	a.extraData = c.sized()
-	a.counters.Clock = c.u64()
-	a.counters.Reset = c.u32()
-	a.counters.Restart = c.u32()
-	safe := c.u8()
+	a.signer = c.Sized()
+	a.extraData = c.Sized()
+	a.counters.Clock = c.U64()
+	a.counters.Reset = c.U32()
+	a.counters.Restart = c.U32()
+	safe := c.U8()
 	a.counters.Safe = safe == 1
-	a.counters.FirmwareVersion = c.u64()
+	a.counters.FirmwareVersion = c.U64()
 	if len(a.signer) > maxName || safe > 1 {
 		return a, fmt.Errorf("%w: name of %d bytes, safe = %d", ErrAttest, len(a.signer), safe)
 	}
 	if err := a.readSelection(&c); err != nil {
 		return a, err
 	}
-	a.pcrDigest = c.sized()
-	if !c.done() {
-		return a, fmt.Errorf("%w: it is cut short or has %d bytes too many", ErrAttest, len(c.rest))
+	a.pcrDigest = c.Sized()
+	if !c.Done() {
+		return a, fmt.Errorf("%w: it is cut short or has %d bytes too many", ErrAttest, len(c.Rest))
 	}
 	return a, nil
 }
 
 // readSelection reads a TPML_PCR_SELECTION of exactly one bank with the three
 // bytes of select that the PC Client profile has.
-func (a *attest) readSelection(c *cursor) error {
-	if n := c.u32(); n != 1 {
+func (a *attest) readSelection(c *structure.Reader) error {
+	if n := c.U32(); n != 1 {
 		return fmt.Errorf("%w: %d banks instead of one", ErrSelection, n)
 	}
-	a.bank = measure.Alg(c.u16())
-	if n := c.u8(); n != 3 {
+	a.bank = measure.Alg(c.U16())
+	if n := c.U8(); n != 3 {
 		return fmt.Errorf("%w: a bit map of %d bytes instead of 3", ErrSelection, n)
 	}
-	for i, b := range c.take(3) {
+	for i, b := range c.Take(3) {
 		a.mask |= uint32(b) << (8 * i)
 	}
 	return nil

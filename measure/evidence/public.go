@@ -9,6 +9,7 @@ import (
 	"math/big"
 
 	"waxseal/measure"
+	"waxseal/measure/structure"
 )
 
 // Object attributes (TPMA_OBJECT, TPM 2.0 Part 2, section 8.3).
@@ -27,6 +28,34 @@ const (
 
 var curves = map[uint16]elliptic.Curve{3: elliptic.P256(), 4: elliptic.P384(), 5: elliptic.P521()}
 
+// PublicKey is the public area of a signing key.
+type PublicKey struct {
+	Key        *ecdsa.PublicKey
+	NameAlg    measure.Alg
+	Attributes uint32 // TPMA_OBJECT
+	Policy     []byte // authPolicy, empty if it has none
+	Name       []byte // nameAlg ‖ H_nameAlg(public area), computed here (TPM 2.0 Part 1, section 16)
+}
+
+// ParsePublicKey reads the TPMT_PUBLIC of an ECDSA key (TPM 2.0 Part 2,
+// section 12.2.4). It judges no attribute and no policy.
+func ParsePublicKey(public []byte) (PublicKey, error) {
+	c := structure.Reader{Rest: public}
+	typ, nameAlg, attributes := c.U16(), measure.Alg(c.U16()), c.U32()
+	policy := c.Sized()
+	if typ != algECC || !nameAlg.Computable() {
+		return PublicKey{}, fmt.Errorf("%w: type 0x%04x, name algorithm %v: need ECC and SHA-256 or stronger", ErrKey, typ, nameAlg)
+	}
+	key, err := readECC(&c)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	if !c.Done() {
+		return PublicKey{}, fmt.Errorf("%w: public area is cut short or has %d bytes too many", ErrKey, len(c.Rest))
+	}
+	return PublicKey{key, nameAlg, attributes, policy, name(nameAlg, public)}, nil
+}
+
 // AttestationKey is the public area of a key that signs nothing but what its
 // own TPM has made.
 type AttestationKey struct {
@@ -34,36 +63,27 @@ type AttestationKey struct {
 	Name []byte // nameAlg ‖ H_nameAlg(public area) (TPM 2.0 Part 1, section 16)
 }
 
-// ParseAttestationKey reads a TPMT_PUBLIC (TPM 2.0 Part 2, section 12.2.4)
-// and refuses a key that is no attestation key: it must be a restricted
-// signing key that was born in this TPM, cannot leave it and does not decrypt.
+// ParseAttestationKey reads a TPMT_PUBLIC and refuses a key that is no
+// attestation key: it must be a restricted signing key that was born in this
+// TPM, cannot leave it and does not decrypt.
 func ParseAttestationKey(public []byte) (AttestationKey, error) {
-	c := cursor{rest: public}
-	typ, nameAlg, attributes := c.u16(), measure.Alg(c.u16()), c.u32()
-	c.sized() // authPolicy
-	if typ != algECC || !nameAlg.Computable() {
-		return AttestationKey{}, fmt.Errorf("%w: type 0x%04x, name algorithm %v: need ECC and SHA-256 or stronger", ErrKey, typ, nameAlg)
-	}
-	const must, mustNot = fixedTPM | fixedParent | sensitiveDataOrigin | restricted | signEncrypt, decrypt
-	if attributes&must != must || attributes&mustNot != 0 {
-		return AttestationKey{}, fmt.Errorf("%w: attributes 0x%08x: need fixedTPM, fixedParent, sensitiveDataOrigin, restricted and sign, and not decrypt", ErrKey, attributes)
-	}
-	key, err := readECC(&c)
+	p, err := ParsePublicKey(public)
 	if err != nil {
 		return AttestationKey{}, err
 	}
-	if !c.done() {
-		return AttestationKey{}, fmt.Errorf("%w: public area is cut short or has %d bytes too many", ErrKey, len(c.rest))
+	const must, mustNot = fixedTPM | fixedParent | sensitiveDataOrigin | restricted | signEncrypt, decrypt
+	if p.Attributes&must != must || p.Attributes&mustNot != 0 {
+		return AttestationKey{}, fmt.Errorf("%w: attributes 0x%08x: need fixedTPM, fixedParent, sensitiveDataOrigin, restricted and sign, and not decrypt", ErrKey, p.Attributes)
 	}
-	return AttestationKey{key, name(nameAlg, public)}, nil
+	return AttestationKey{p.Key, p.Name}, nil
 }
 
 // readECC reads TPMS_ECC_PARMS and TPMS_ECC_POINT.
-func readECC(c *cursor) (*ecdsa.PublicKey, error) {
-	symmetric, alg, hash := c.u16(), c.u16(), measure.Alg(c.u16())
-	curve, kdf := curves[c.u16()], c.u16()
-	x, y := c.sized(), c.sized()
-	if c.short || symmetric != algNull || alg != algECDSA || kdf != algNull || curve == nil {
+func readECC(c *structure.Reader) (*ecdsa.PublicKey, error) {
+	symmetric, alg, hash := c.U16(), c.U16(), measure.Alg(c.U16())
+	curve, kdf := curves[c.U16()], c.U16()
+	x, y := c.Sized(), c.Sized()
+	if c.Short() || symmetric != algNull || alg != algECDSA || kdf != algNull || curve == nil {
 		return nil, fmt.Errorf("%w: need an ECDSA key on P-256, P-384 or P-521", ErrKey)
 	}
 	size := (curve.Params().BitSize + 7) / 8

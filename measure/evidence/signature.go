@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"waxseal/measure"
+	"waxseal/measure/structure"
 )
 
 const algECDSA = 0x0018 // TPM_ALG_ECDSA (TPM 2.0 Part 2, section 6.3)
@@ -28,15 +29,15 @@ func scheme(key *ecdsa.PublicKey) (measure.Alg, error) {
 // (TPM 2.0 Part 2, sections 11.3.2 and 11.3.4). size is the length of the
 // curve's order in bytes.
 func parseSignature(b []byte, hash measure.Alg, size int) (r, s []byte, err error) {
-	c := cursor{rest: b}
-	if alg := c.u16(); alg != algECDSA {
+	c := structure.Reader{Rest: b}
+	if alg := c.U16(); alg != algECDSA {
 		return nil, nil, fmt.Errorf("%w: signature algorithm 0x%04x is not ECDSA", ErrScheme, alg)
 	}
-	if alg := measure.Alg(c.u16()); alg != hash {
+	if alg := measure.Alg(c.U16()); alg != hash {
 		return nil, nil, fmt.Errorf("%w: signed over %v, the key signs over %v", ErrScheme, alg, hash)
 	}
-	r, s = c.sized(), c.sized()
-	if !c.done() {
+	r, s = c.Sized(), c.Sized()
+	if !c.Done() {
 		return nil, nil, fmt.Errorf("%w: not a TPMT_SIGNATURE of two numbers", ErrSignature)
 	}
 	if len(r) == 0 || len(s) == 0 || len(r) > size || len(s) > size {
@@ -45,8 +46,9 @@ func parseSignature(b []byte, hash measure.Alg, size int) (r, s []byte, err erro
 	return r, s, nil
 }
 
-// verifySignature tells whether signature is key's over quoted.
-func verifySignature(key *ecdsa.PublicKey, quoted, signature []byte) error {
+// VerifySignature tells whether signature, a TPMT_SIGNATURE, is key's over
+// signed, with the one hash that a key of its curve signs with.
+func VerifySignature(key *ecdsa.PublicKey, signed, signature []byte) error {
 	hash, err := scheme(key)
 	if err != nil {
 		return err
@@ -55,8 +57,8 @@ func verifySignature(key *ecdsa.PublicKey, quoted, signature []byte) error {
 	if err != nil {
 		return err
 	}
-	if !ecdsa.VerifyASN1(key, measure.Hash(hash, quoted).Sum, asn1Pair(r, s)) {
-		return fmt.Errorf("%w: it is not by the certified attestation key", ErrSignature)
+	if !ecdsa.VerifyASN1(key, measure.Hash(hash, signed).Sum, asn1Pair(r, s)) {
+		return fmt.Errorf("%w: it is not by the expected key", ErrSignature)
 	}
 	return nil
 }

@@ -239,7 +239,7 @@ func (c Challenge) quote(ev Evidence, key *ecdsa.PublicKey, public []byte) (atte
 	if a.mask != mask(c.PCRs) {
 		return a, fmt.Errorf("%w: quoted are %024b, asked were %024b", ErrSelection, a.mask, mask(c.PCRs))
 	}
-	if err := verifySignature(key, ev.Quoted, ev.Signature); err != nil {
+	if err := VerifySignature(key, ev.Quoted, ev.Signature); err != nil {
 		return a, err
 	}
 	if err := checkPublic(public, key, a.signer); err != nil {
