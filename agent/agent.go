@@ -29,6 +29,7 @@ import (
 	"waxseal/agent/challenge"
 	"waxseal/agent/enrollz"
 	"waxseal/agent/quote"
+	"waxseal/measure/merkle"
 	"waxseal/measure/wire"
 )
 
@@ -151,6 +152,10 @@ func (a *Agent) newServer(id *identity) *grpc.Server {
 	)
 	wire.RegisterAttestz(s, attestz.Server{Card: a.config.Card, Desk: a.desk, OIAK: a.oiak})
 	wire.RegisterEnrollz(s, a.enrollz)
+	wire.RegisterChallenge(s, challenge.NewBatches(challenge.BatchConfig{
+		Card: a.config.Card, Desk: a.desk, OIAK: a.oiak,
+		Waiting: min(l.Batched, merkle.MaxSize), Every: l.QuoteEvery, Limit: l.Call,
+	}))
 	wire.RegisterContents(s, challenge.Server{Source: a.config.Kept, State: a.Status})
 	return s
 }

@@ -49,6 +49,9 @@ type Limits struct {
 	Call        time.Duration // for one call, the reading of its request included: 30 s
 	AttestRate  float64       // challenges of one address per second: 5, in bursts of four seconds' worth
 	Queue       int           // challenges that may wait for the TPM: 16
+	BatchRate   float64       // batched challenges of one address per second: 2,000, in bursts of four seconds' worth
+	Batched     int           // batched challenges that may wait for the next quotes: 1,024
+	QuoteEvery  time.Duration // from the beginning of one quote for a batch to that of the next: 200 ms
 	Idle        time.Duration // until a connection without calls is closed: 30 min
 	Age         time.Duration // of a connection, whose client certificate is looked at only when it begins: 24 h
 	Stop        time.Duration // for calls to end when the agent stops: 5 s
@@ -64,6 +67,9 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Call, 30*time.Second)
 	fill(&l.AttestRate, 5)
 	fill(&l.Queue, 16)
+	fill(&l.BatchRate, 2000)
+	fill(&l.Batched, 1024)
+	fill(&l.QuoteEvery, 200*time.Millisecond)
 	fill(&l.Idle, 30*time.Minute)
 	fill(&l.Age, 24*time.Hour)
 	fill(&l.Stop, 5*time.Second)

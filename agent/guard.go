@@ -31,12 +31,21 @@ var withoutOwner = []string{
 type guard struct {
 	owned  bool
 	limits Limits
-	attest *meter
+	rates  map[string]rate // by method, of those that ask the TPM
 	log    *slog.Logger
 }
 
+// rate bounds how often one address may call.
+type rate struct {
+	*meter
+	what string
+}
+
 func newGuard(owned bool, l Limits, log *slog.Logger) *guard {
-	return &guard{owned, l, newMeter(l.AttestRate), log}
+	return &guard{owned, l, map[string]rate{
+		wire.MethodAttest:        {newMeter(l.AttestRate), "challenges"},
+		wire.MethodBatchedAttest: {newMeter(l.BatchRate), "batched challenges"},
+	}, log}
 }
 
 // admit gives each call its deadline before the request is read, so that one
@@ -55,11 +64,12 @@ func (g *guard) allow(ctx context.Context, method string) error {
 	if !g.owned && !slices.Contains(withoutOwner, method) {
 		return fmt.Errorf("%w: this device has no owner: owner-ca.pem is not on its configuration partition", wire.ErrDenied)
 	}
-	if method != wire.MethodAttest {
+	limit, limited := g.rates[method]
+	if !limited {
 		return nil
 	}
-	if from, ok := peer.FromContext(ctx); ok && !g.attest.allow(peerOf(from.Addr), time.Now()) {
-		return fmt.Errorf("%w: more than %g challenges a second from one address", wire.ErrBusy, g.limits.AttestRate)
+	if from, ok := peer.FromContext(ctx); ok && !limit.allow(peerOf(from.Addr), time.Now()) {
+		return fmt.Errorf("%w: more than %g %s a second from one address", wire.ErrBusy, limit.rate, limit.what)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 // Package challenge is the agent's own interface beside attestz: what lies
-// under the digests of its log, and whether it can attest.
+// under the digests of its log, whether it can attest, and quotes that answer
+// many challengers at once.
 //
-// It serves only what it was given to keep. Whoever measures decides what may
+// A challenger never gets a quote that does not commit to its nonce. The
+// package serves only what it was given to keep. Whoever measures decides what may
 // be shown: a content with a secret in it is never kept, and is then unknown
 // here like any other.
 package challenge

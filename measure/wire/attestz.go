@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"waxseal/measure"
+	"waxseal/measure/merkle"
 )
 
 // AttestServer answers challenges. It gets only requests whose form is good.
@@ -111,6 +112,9 @@ func (r AttestRequest) Check() error {
 	}
 	if n := len(r.Nonce); n < MinNonce || n > MaxNonce {
 		return fmt.Errorf("%w: nonce of %d bytes: need %d to %d", ErrInvalid, n, MinNonce, MaxNonce)
+	}
+	if merkle.IsCommitment(r.Nonce) {
+		return fmt.Errorf("%w: nonce begins like the commitment of a batch, for which it could pass", ErrInvalid)
 	}
 	if _, ok := hashOf[r.Bank]; !ok {
 		return fmt.Errorf("%w: bank %v: need SHA-256, SHA-384 or SHA-512", ErrInvalid, r.Bank)

@@ -49,6 +49,9 @@ func (c Conn) Enrollz() EnrollClient { return NewEnrollz(c.ClientConn) }
 // Contents returns the client of waxseal.v1.Contents.
 func (c Conn) Contents() ContentClient { return NewContents(c.ClientConn) }
 
+// Challenge returns the client of waxseal.v1.Challenge.
+func (c Conn) Challenge() BatchClient { return NewChallenge(c.ClientConn) }
+
 // certificatesOf returns the certificates that the peer of a call showed.
 func certificatesOf(p *peer.Peer) []*x509.Certificate {
 	info, ok := p.AuthInfo.(credentials.TLSInfo)

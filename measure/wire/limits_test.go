@@ -39,6 +39,7 @@ func TestBadAttestRequestsAreRefused(t *testing.T) {
 		"nonce missing":    func(p *apb.AttestRequest) { p.Nonce = nil },
 		"nonce short":      func(p *apb.AttestRequest) { p.Nonce = make([]byte, 15) },
 		"nonce long":       func(p *apb.AttestRequest) { p.Nonce = make([]byte, 65) },
+		"nonce of a batch": func(p *apb.AttestRequest) { p.Nonce = append([]byte("waxseal-batch-1\x00"), make([]byte, 34)...) },
 		"hash unspecified": func(p *apb.AttestRequest) { p.HashAlgo = 0 },
 		"SHA-1":            func(p *apb.AttestRequest) { p.HashAlgo = cpb.Tpm20HashAlgo_TPM_2_0_HASH_ALGO_SHA1 },
 		"hash unknown":     func(p *apb.AttestRequest) { p.HashAlgo = 99 },

@@ -39,13 +39,14 @@ const (
 	MethodCardID        = "/openconfig.attestz.TpmEnrollzService/GetControlCardVendorID"
 	MethodContentGet    = "/waxseal.v1.Contents/Get"
 	MethodContentStatus = "/waxseal.v1.Contents/Status"
+	MethodBatchedAttest = "/waxseal.v1.Challenge/Attest"
 )
 
 // Methods returns the full name of every call a device serves.
 func Methods() []string {
 	return []string{
 		MethodAttest, MethodGetIAKCert, MethodRotateOIAK, MethodRotateAIK, MethodGetIDevIDCSR,
-		MethodChallenge, MethodCardID, MethodContentGet, MethodContentStatus,
+		MethodChallenge, MethodCardID, MethodContentGet, MethodContentStatus, MethodBatchedAttest,
 	}
 }
 

@@ -32,11 +32,17 @@ type device struct {
 	err      error
 	asked    AttestRequest
 	rotation Rotation
+	batch    BatchAnswer
+	joined   BatchRequest
 }
 
 func (d *device) Attest(_ context.Context, r AttestRequest) (AttestAnswer, error) {
 	d.asked = r
 	return d.attest, d.err
+}
+func (d *device) AttestBatched(_ context.Context, r BatchRequest) (BatchAnswer, error) {
+	d.joined = r
+	return d.batch, d.err
 }
 func (d *device) CardID(context.Context, Selection) (Card, error)       { return d.attest.Card, d.err }
 func (d *device) IAKCert(context.Context, Selection) (IAKAnswer, error) { return d.iak, d.err }
@@ -54,6 +60,7 @@ func serve(t *testing.T, d *device) *grpc.ClientConn {
 	RegisterAttestz(s, d)
 	RegisterEnrollz(s, d)
 	RegisterContents(s, d)
+	RegisterChallenge(s, d)
 	l := bufconn.Listen(1 << 20)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
@@ -151,6 +158,7 @@ func TestMethodsAreTheServedOnes(t *testing.T) {
 	RegisterAttestz(s, &device{})
 	RegisterEnrollz(s, &device{})
 	RegisterContents(s, &device{})
+	RegisterChallenge(s, &device{})
 	named := map[string]bool{}
 	for _, m := range Methods() {
 		named[m] = true
