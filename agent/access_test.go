@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,16 @@ func call(t testing.TB, conn wire.Conn, method string, msg []byte) (codes.Code, 
 // What a server that knows and allows the call may say to an empty message.
 var heard = map[codes.Code]bool{codes.OK: true, codes.InvalidArgument: true, codes.Unimplemented: true}
 
+// The list of calls is the server's own, so that none can be forgotten below.
+func TestAllCallsAreNamed(t *testing.T) {
+	served, named := newLab(t, newSoftChip(t)).agent.Served(), wire.Methods()
+	slices.Sort(served)
+	slices.Sort(named)
+	if !slices.Equal(served, named) {
+		t.Errorf("served are %v, named %v", served, named)
+	}
+}
+
 // D-42: any call without a client certificate, with a foreign one, an expired
 // one, or one of the owner's that is not a client's.
 func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
@@ -66,7 +77,7 @@ func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
 		"owner's, another key": otherKey,
 	} {
 		conn := l.dial(t, cert)
-		for _, method := range wire.Methods() {
+		for _, method := range l.agent.Served() {
 			if code, err := call(t, conn, method, nil); code != codes.Unavailable {
 				t.Errorf("certificate %s: %s: %v: want a refused handshake", name, method, err)
 			}
@@ -76,7 +87,7 @@ func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
 		t.Errorf("strangers got %d quotes", n)
 	}
 	conn := l.dial(t, l.owner.client(t))
-	for _, method := range wire.Methods() {
+	for _, method := range l.agent.Served() {
 		if code, err := call(t, conn, method, nil); !heard[code] {
 			t.Errorf("owner's client: %s: %v", method, err)
 		}
@@ -91,7 +102,7 @@ func TestWithoutOwnerOnlyTheIdentityIsTold(t *testing.T) {
 	}
 	for name, cert := range map[string]*tls.Certificate{"none": nil, "of somebody": l.stranger.client(t)} {
 		conn := l.dial(t, cert)
-		for _, method := range append(wire.Methods(), "/waxseal.v1.Contents/Other") {
+		for _, method := range append(l.agent.Served(), "/waxseal.v1.Contents/Other") {
 			code, err := call(t, conn, method, nil)
 			if told[method] && !heard[code] {
 				t.Errorf("certificate %s: %s: %v: want an answer", name, method, err)

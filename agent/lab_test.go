@@ -37,6 +37,7 @@ type lab struct {
 	chip                    chip
 	recorder                *measure.Recorder
 	config                  agent.Config
+	agent                   *agent.Agent
 	addr                    string
 	stop                    func() // ends the agent and waits for it
 }
@@ -111,6 +112,7 @@ func (l *lab) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.agent = a
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
