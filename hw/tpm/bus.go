@@ -128,7 +128,7 @@ func (b *bus) explain(err error) error {
 // known tells whether err already carries one of this package's errors.
 func known(err error) bool {
 	for _, e := range []error{ErrTPM12, ErrBanks, ErrNoAnswer, ErrGone, ErrMalformed, ErrNoKey, ErrOtherKey,
-		ErrNoNV, ErrQuote, ErrCredential, context.Canceled} {
+		ErrNoNV, ErrQuote, ErrCredential, ErrWrapped, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}

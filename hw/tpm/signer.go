@@ -52,9 +52,22 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	return sig, nil
 }
 
-// sign is TPM2_Sign (Part 3, section 20.2). The key is not restricted, so the
-// ticket may be null.
+// sign returns a signature over digest in ASN.1 DER.
 func (d *Device) sign(t transport.TPM, k Key, digest []byte) ([]byte, error) {
+	sig, err := d.signDigest(t, k, digest)
+	if err != nil {
+		return nil, err
+	}
+	r, s, err := ecdsaValues(sig)
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{r, s})
+}
+
+// signDigest is TPM2_Sign (Part 3, section 20.2). The key is not restricted, so
+// the ticket may be null.
+func (d *Device) signDigest(t transport.TPM, k Key, digest []byte) (*tpm2.TPMTSignature, error) {
 	key, err := d.signer(t, k)
 	if err != nil {
 		return nil, err
@@ -68,12 +81,5 @@ func (d *Device) sign(t transport.TPM, k Key, digest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, d.forget(k, err)
 	}
-	if err := checkSignature(key.public, digest, &rsp.Signature); err != nil {
-		return nil, err
-	}
-	r, s, err := ecdsaValues(&rsp.Signature)
-	if err != nil {
-		return nil, err
-	}
-	return asn1.Marshal(struct{ R, S *big.Int }{r, s})
+	return &rsp.Signature, checkSignature(key.public, digest, &rsp.Signature)
 }
