@@ -1,5 +1,5 @@
 // Package agent is the resident part of a router: it answers challenges,
-// enrollment and questions about its log over gRPC.
+// enrollment and questions about its log over gRPC, and over RESTCONF.
 //
 // It serves TLS 1.3 only. The server's key is the IDevID in the TPM, under the
 // owner's certificate once one is installed and the maker's before. Clients
@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -39,7 +40,9 @@ type Agent struct {
 	desk    *quote.Desk // one for all who ask for quotes
 	enrollz *enrollz.Server
 	owned   bool
+	gate    *gate
 	server  *grpc.Server
+	web     *http.Server
 }
 
 // Run serves until ctx is done.
@@ -56,6 +59,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	defer a.beside(ctx)()
 	return a.Serve(ctx, l)
 }
 
@@ -104,7 +108,8 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	a.server = a.newServer(creds)
+	guard := newGuard(a.owned, c.Limits, c.Log)
+	a.gate, a.server, a.web = newGate(c.Limits), a.newServer(creds, guard), a.newWeb(creds, guard)
 	return a, nil
 }
 
@@ -128,11 +133,10 @@ func (c Config) keys() (enrollz.Keys, error) {
 	return keys, nil
 }
 
-func (a *Agent) newServer(id *identity) *grpc.Server {
+func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 	l := a.config.Limits
-	guard := newGuard(a.owned, l, a.config.Log)
 	s := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(id.tlsConfig())),
+		grpc.Creds(credentials.NewTLS(id.tlsConfig("h2"))),
 		grpc.ConnectionTimeout(l.Handshake),
 		grpc.MaxRecvMsgSize(wire.MaxRequest),
 		grpc.MaxConcurrentStreams(l.Streams),
@@ -181,7 +185,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	a.config.Log.Info("agent serves", "address", l.Addr().String(), "serial", a.config.Card.Serial,
 		"owned", a.owned, "enrolled", a.enrollz.Current().Enrolled(), "unattested", a.desk.Reason())
 	failed := make(chan error, 1)
-	go func() { failed <- a.server.Serve(newGate(l, a.config.Limits)) }()
+	go func() { failed <- a.server.Serve(a.gate.before(l)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("agent: %w", err)

@@ -15,8 +15,9 @@ import (
 // IAK and IDevID nil and says so in Unattested: it is then served by an
 // ephemeral certificate and answers no challenge.
 type Config struct {
-	Listen string    // TCP address; empty: ":9339"
-	Card   wire.Card // who this device is; all fields filled
+	Listen   string    // TCP address; empty: ":9339"
+	RESTCONF string    // TCP address of RFC 9684 over RESTCONF, for example ":8443"; empty: it is not served
+	Card     wire.Card // who this device is; all fields filled
 
 	Quoter     quote.Quoter   // the TPM, quoting with the IAK; nil: no TPM
 	Recorder   quote.Recorder // what was measured; *measure.Recorder. nil: nothing was
@@ -35,6 +36,8 @@ type Config struct {
 	Limits Limits           // zero fields: the defaults
 	Log    *slog.Logger     // nil: slog.Default()
 	Now    func() time.Time // the device's clock; nil: time.Now
+
+	Uptime func() time.Duration // since the device was started; nil: it is told to nobody
 }
 
 // Limits bound what strangers can make the agent do. Zero fields take the

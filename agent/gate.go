@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// gate is a listener that bounds connections, in all and from one peer, before
-// any byte of theirs is read. Those above a bound are closed at once.
+// gate bounds connections, in all and from one peer, before any byte of theirs
+// is read. Those above a bound are closed at once. All listeners of an agent
+// share one.
 type gate struct {
-	net.Listener
 	limits Limits
 	rate   *meter
 
@@ -19,12 +19,20 @@ type gate struct {
 	all  int
 }
 
-func newGate(l net.Listener, limits Limits) *gate {
-	return &gate{Listener: l, limits: limits, rate: newMeter(limits.DialRate), open: map[netip.Prefix]int{}}
+func newGate(limits Limits) *gate {
+	return &gate{limits: limits, rate: newMeter(limits.DialRate), open: map[netip.Prefix]int{}}
+}
+
+// before returns l with the gate before it.
+func (g *gate) before(l net.Listener) net.Listener { return gated{l, g} }
+
+type gated struct {
+	net.Listener
+	*gate
 }
 
 // Accept implements net.Listener.
-func (g *gate) Accept() (net.Conn, error) {
+func (g gated) Accept() (net.Conn, error) {
 	for {
 		c, err := g.Listener.Accept()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -16,6 +17,8 @@ import (
 
 	"waxseal/measure/wire"
 )
+
+var errNoOwner = fmt.Errorf("%w: this device has no owner: owner-ca.pem is not on its configuration partition", wire.ErrDenied)
 
 // withoutOwner are the calls that a device without trust anchors answers, to
 // everyone: they show who it is and that it can or cannot attest.
@@ -62,14 +65,22 @@ func (g *guard) admit(ctx context.Context, info *tap.Info) (context.Context, err
 
 func (g *guard) allow(ctx context.Context, method string) error {
 	if !g.owned && !slices.Contains(withoutOwner, method) {
-		return fmt.Errorf("%w: this device has no owner: owner-ca.pem is not on its configuration partition", wire.ErrDenied)
+		return errNoOwner
 	}
 	limit, limited := g.rates[method]
 	if !limited {
 		return nil
 	}
-	if from, ok := peer.FromContext(ctx); ok && !limit.allow(peerOf(from.Addr), time.Now()) {
-		return fmt.Errorf("%w: more than %g %s a second from one address", wire.ErrBusy, limit.rate, limit.what)
+	if from, ok := peer.FromContext(ctx); ok {
+		return limit.check(from.Addr)
+	}
+	return nil
+}
+
+// check tells whether a peer may call now.
+func (r rate) check(from net.Addr) error {
+	if !r.allow(peerOf(from), time.Now()) {
+		return fmt.Errorf("%w: more than %g %s a second from one address", wire.ErrBusy, r.rate, r.what)
 	}
 	return nil
 }

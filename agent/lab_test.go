@@ -39,6 +39,7 @@ type lab struct {
 	config                  agent.Config
 	agent                   *agent.Agent
 	addr                    string
+	web                     string // the address of RESTCONF
 	stop                    func() // ends the agent and waits for it
 }
 
@@ -117,14 +118,21 @@ func (l *lab) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- a.Serve(ctx, listener) }()
-	l.addr = listener.Addr().String()
+	go func() { ended <- a.ServeRESTCONF(ctx, web) }()
+	l.addr, l.web = listener.Addr().String(), web.Addr().String()
 	l.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	t.Cleanup(l.stop)

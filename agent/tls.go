@@ -90,11 +90,21 @@ func newIdentity(c Config, anchors *x509.CertPool, current func() enrollz.Enroll
 }
 
 // tlsConfig returns the configuration that asks for the current one at each
-// handshake, so that a rotation counts from the next handshake on.
-func (id *identity) tlsConfig() *tls.Config {
+// handshake, so that a rotation counts from the next handshake on. protocols
+// are those that a client may choose from (ALPN).
+func (id *identity) tlsConfig(protocols ...string) *tls.Config {
 	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.now13() },
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			current, err := id.now13()
+			if err != nil {
+				return nil, err
+			}
+			c := current.Clone() // has the same ticket keys
+			c.NextProtos = protocols
+			return c, nil
+		},
 	}
 }
 
@@ -127,7 +137,6 @@ func (id *identity) make(chain wire.Chain) (*tls.Config, error) {
 	}
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{"h2"},
 		Certificates: []tls.Certificate{cert},
 		Time:         id.now,
 	}
