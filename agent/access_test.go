@@ -99,6 +99,7 @@ func TestWithoutOwnerOnlyTheIdentityIsTold(t *testing.T) {
 	told := map[string]bool{
 		wire.MethodGetIAKCert: true, wire.MethodCardID: true, wire.MethodChallenge: true,
 		wire.MethodGetIDevIDCSR: true, wire.MethodContentStatus: true,
+		wire.MethodIdentify: true, wire.MethodProve: true,
 	}
 	for name, cert := range map[string]*tls.Certificate{"none": nil, "of somebody": l.stranger.client(t)} {
 		conn := l.dial(t, cert)

@@ -28,6 +28,7 @@ import (
 
 	"waxseal/agent/attestz"
 	"waxseal/agent/challenge"
+	"waxseal/agent/delivery"
 	"waxseal/agent/enrollz"
 	"waxseal/agent/quote"
 	"waxseal/measure/merkle"
@@ -160,6 +161,7 @@ func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 		Card: a.config.Card, Desk: a.desk, OIAK: a.oiak,
 		Waiting: min(l.Batched, merkle.MaxSize), Every: l.QuoteEvery, Limit: l.Call,
 	}))
+	wire.RegisterDelivery(s, delivery.New(delivery.Config{Identity: a.identity(), Chip: a.config.Prover, Desk: a.desk}))
 	wire.RegisterContents(s, challenge.Server{Source: a.config.Kept, State: a.Status})
 	return s
 }
@@ -167,6 +169,15 @@ func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 // oiak returns the owner's certificate of the IAK; it is empty where nobody has
 // enrolled the device.
 func (a *Agent) oiak() wire.Chain { return a.enrollz.Current().OIAK }
+
+// identity is what the device shows at the doorstep.
+func (a *Agent) identity() wire.Identity {
+	c := a.config
+	return wire.Identity{
+		Card: c.Card, EK: c.Areas.EK, IAK: c.Areas.IAK, IDevID: c.Areas.IDevID, SRK: c.Areas.SRK,
+		EKCerts: c.EKCerts, IAKCert: c.IAKCert, IDevIDCert: c.IDevIDCert,
+	}
+}
 
 // Status tells whether the device can attest now.
 func (a *Agent) Status() wire.Status {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"waxseal/agent/challenge"
+	"waxseal/agent/delivery"
 	"waxseal/agent/quote"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/wire"
@@ -29,6 +30,10 @@ type Config struct {
 	IAKCert    wire.Chain       // the maker's certificate of the IAK; empty: not provisioned
 	IDevIDCert wire.Chain       // the maker's certificate of the IDevID; empty: not provisioned
 
+	Prover  delivery.Chip // proves at the doorstep that keys are in the TPM; nil: it cannot
+	Areas   Areas         // the public areas that are shown there
+	EKCerts wire.Chain    // the TPM maker's certificates of its EKs; empty: none
+
 	OwnerCA []byte           // PEM of the owner's trust anchors, as measured; empty: the device has no owner
 	State   string           // directory on a disk that survives a reboot, for the owner's certificates
 	Kept    challenge.Source // contents by SHA-256; nil: none
@@ -39,6 +44,10 @@ type Config struct {
 
 	Uptime func() time.Duration // since the device was started; nil: it is told to nobody
 }
+
+// Areas are public areas of the TPM's keys, each a TPMT_PUBLIC. One that is
+// empty is not in the TPM.
+type Areas struct{ EK, IAK, IDevID, SRK []byte }
 
 // Limits bound what strangers can make the agent do. Zero fields take the
 // value named.

@@ -21,13 +21,15 @@ import (
 var errNoOwner = fmt.Errorf("%w: this device has no owner: owner-ca.pem is not on its configuration partition", wire.ErrDenied)
 
 // withoutOwner are the calls that a device without trust anchors answers, to
-// everyone: they show who it is and that it can or cannot attest.
+// everyone: they show and prove who it is, and that it can or cannot attest.
 var withoutOwner = []string{
 	wire.MethodGetIAKCert,
 	wire.MethodCardID,
 	wire.MethodChallenge,
 	wire.MethodGetIDevIDCSR,
 	wire.MethodContentStatus,
+	wire.MethodIdentify,
+	wire.MethodProve,
 }
 
 // guard stands before every call.
@@ -48,6 +50,7 @@ func newGuard(owned bool, l Limits, log *slog.Logger) *guard {
 	return &guard{owned, l, map[string]rate{
 		wire.MethodAttest:        {newMeter(l.AttestRate), "challenges"},
 		wire.MethodBatchedAttest: {newMeter(l.BatchRate), "batched challenges"},
+		wire.MethodProve:         {newMeter(l.AttestRate), "proofs"},
 	}, log}
 }
 

@@ -136,7 +136,7 @@ func attach(ctx context.Context, c *agent.Config, log *slog.Logger) (*tpm.Device
 		return nil, err
 	}
 	if err := attachKeys(ctx, c, dev, log); err != nil {
-		c.IAK, c.IDevID, c.Quoter = nil, nil, nil
+		c.IAK, c.IDevID, c.Quoter, c.Prover = nil, nil, nil, nil
 		return nil, errors.Join(err, dev.Close())
 	}
 	return dev, attachLog(ctx, c, dev)
@@ -209,6 +209,7 @@ func attachKeys(ctx context.Context, c *agent.Config, dev *tpm.Device, log *slog
 		}
 		*cert.chain = wire.ChainOf(x)
 	}
+	attachProver(ctx, c, dev, log)
 	return nil
 }
 

@@ -158,6 +158,7 @@ func TestMethodsAreTheServedOnes(t *testing.T) {
 	RegisterAttestz(s, &device{})
 	RegisterEnrollz(s, &device{})
 	RegisterContents(s, &device{})
+	RegisterDelivery(s, &parcel{})
 	RegisterChallenge(s, &device{})
 	named := map[string]bool{}
 	for _, m := range Methods() {
