@@ -26,6 +26,7 @@ var (
 	ErrCertify   = errors.New("not a well-formed TPMS_ATTEST of a certified key")
 	ErrOtherKey  = errors.New("another key is certified than was shown")
 	ErrSignature = errors.New("certification is not by the expected key")
+	ErrNonce     = errors.New("certification is not over the nonce that was sent")
 )
 
 // Kind is one of the two keys that a device has for its whole life.

@@ -87,6 +87,7 @@ type Trust struct {
 	Serial        string              // expected serial number; "": any, but all certificates must agree
 	Now           time.Time           // for the validity of certificates
 	Public        []byte              // TPMT_PUBLIC of the enrolled attestation key; nil: the certificate alone speaks for it
+	PublicAlone   bool                // Public and Serial speak for the router, as a signed manifest names them; no certificate counts, and none may come along
 }
 
 // Bounds of a nonce in bytes (attestz; TPM2B_DATA holds no more than 64 + 2).

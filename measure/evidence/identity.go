@@ -72,6 +72,24 @@ func (t Trust) identify(c Certificates) (identity, error) {
 	return id, nil
 }
 
+// named returns the identity of a router whose key is known by its public area
+// and not by a certificate.
+func (t Trust) named(ev Evidence) (identity, error) {
+	c := ev.Certificates
+	switch {
+	case t.Public == nil || t.Serial == "" || len(t.Roots) > 0:
+		return identity{}, fmt.Errorf("%w: a public area alone needs the area and the serial number, and no roots", ErrTrust)
+	case len(c.OIAK)+len(c.TLS)+len(c.IAK)+len(c.IDevID) > 0:
+		return identity{}, fmt.Errorf("%w: it came along, and nobody would look at it", ErrCertificate)
+	}
+	ak, err := ParseAttestationKey(t.Public)
+	if err != nil {
+		return identity{}, err
+	}
+	id := identity{serial: t.Serial, key: ak.Key}
+	return id, id.of(t.Serial, ev.Card)
+}
+
 // join adds what l says to the identity, or refuses it.
 func (id *identity) join(l leaf, isAK bool) error {
 	if id.serial != "" && id.serial != l.serial {

@@ -51,6 +51,42 @@ func TestEnrolledKeyIsHeldAgainstTheQuote(t *testing.T) {
 	}
 }
 
+// A signed manifest names a key without a certificate: then only its public
+// area speaks, and it has to be there.
+func TestPublicAreaAloneSpeaksForARouterOnlyWhereThatIsAsked(t *testing.T) {
+	r := booted(t, elliptic.P256())
+	good := func() bundle {
+		b := ask(t, r, measure.SHA256)
+		b.evidence.Certificates = evidence.Certificates{}
+		b.trust.Roots, b.trust.Public, b.trust.PublicAlone = nil, public(t, r, attestation, measure.SHA256), true
+		key := must(evidence.ParseAttestationKey(b.trust.Public))(t)
+		b.attest(t, func(a *evidencetest.Attest) { a.Signer = key.QualifiedName() })
+		return b
+	}
+	if v := must(good().verify())(t); v.Serial() != "WX-0001" {
+		t.Errorf("serial number is %q", v.Serial())
+	}
+	for name, c := range map[string]struct {
+		change func(*bundle)
+		want   error
+	}{
+		"not asked for":       {func(b *bundle) { b.trust.PublicAlone = false }, evidence.ErrTrust},
+		"no public area":      {func(b *bundle) { b.trust.Public = nil }, evidence.ErrTrust},
+		"no serial number":    {func(b *bundle) { b.trust.Serial = "" }, evidence.ErrTrust},
+		"roots beside it":     {func(b *bundle) { b.trust.Roots = r.Trust().Roots }, evidence.ErrTrust},
+		"a certificate comes": {func(b *bundle) { b.evidence.Certificates.IAK = []string{"x"} }, evidence.ErrCertificate},
+		"another is reported": {func(b *bundle) { b.evidence.Card.Serial = "WX-0002" }, evidence.ErrSerial},
+		"not restricted":      {func(b *bundle) { b.trust.Public = public(t, r, attestation&^(1<<16), measure.SHA256) }, evidence.ErrKey},
+		"another key":         {func(b *bundle) { b.trust.Public = public(t, booted(t, elliptic.P256()), attestation, measure.SHA256) }, evidence.ErrSignature},
+	} {
+		b := good()
+		c.change(&b)
+		if _, err := b.verify(); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want: %v", name, err, c.want)
+		}
+	}
+}
+
 // D-18: a key that is not restricted to its TPM's own words proves nothing.
 func TestKeysThatAreNoAttestationKeysAreRefused(t *testing.T) {
 	r := must(evidencetest.New("WX-0001", elliptic.P256()))(t)
