@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -88,7 +89,7 @@ func (a *Agent) beside(ctx context.Context) (end func()) {
 func (a *Agent) ServeRESTCONF(ctx context.Context, l net.Listener) error {
 	a.config.Log.Info("agent serves RESTCONF", "address", l.Addr().String())
 	failed := make(chan error, 1)
-	go func() { failed <- a.web.ServeTLS(a.gate.before(l), "", "") }()
+	go func() { failed <- a.web.Serve(tls.NewListener(a.gate.before(l), a.web.TLSConfig)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("agent: RESTCONF: %w", err)

@@ -3,7 +3,8 @@
 // As process 1 of the initramfs it opens the devices, measures what is about
 // to boot into the TPM, starts itself again as the resident agent and hands
 // the machine over to the router's own userland. As "waxseald agent" it is
-// that resident agent: it answers challenges and enrollment on port 9339.
+// that resident agent: it answers challenges and enrollment on port 9339, and
+// RFC 9684 over RESTCONF on port 8443.
 //
 // Whatever fails in it, the router boots and forwards; what failed is told to
 // those who ask.

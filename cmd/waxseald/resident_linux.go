@@ -88,7 +88,10 @@ func serve(log *slog.Logger) error {
 		log.Warn("result of the boot", "cause", err)
 		res = result{Unattested: "result of the boot is unknown"}
 	}
-	c := agent.Config{Card: card(res), Unattested: res.Unattested, State: stateDir, Log: log}
+	c := agent.Config{
+		Card: card(res), Unattested: res.Unattested, State: stateDir, Log: log,
+		RESTCONF: restconfAddress(log), Uptime: uptime,
+	}
 	if c.OwnerCA, err = os.ReadFile(ownerFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
