@@ -91,7 +91,7 @@ func New(c Config) (*Agent, error) {
 	a := &Agent{config: c, owned: anchors != nil}
 	a.enrollz, err = enrollz.New(enrollz.Config{
 		Card: c.Card, IAK: c.IAKCert, IDevID: c.IDevIDCert,
-		Keys: keys, Anchors: anchors, Store: enrollz.NewStore(c.State), Now: c.Now,
+		Keys: keys, Chip: c.Enroller, Anchors: anchors, Store: enrollz.NewStore(c.State), Now: c.Now,
 	})
 	if errors.Is(err, enrollz.ErrStored) {
 		c.Log.Warn("device counts as not enrolled", "cause", err)

@@ -7,6 +7,7 @@ import (
 
 	"waxseal/agent/challenge"
 	"waxseal/agent/delivery"
+	"waxseal/agent/enrollz"
 	"waxseal/agent/quote"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/wire"
@@ -29,6 +30,7 @@ type Config struct {
 	IDevID     crypto.Signer    // signs TLS handshakes in the TPM, an ECDSA key; nil: no key
 	IAKCert    wire.Chain       // the maker's certificate of the IAK; empty: not provisioned
 	IDevIDCert wire.Chain       // the maker's certificate of the IDevID; empty: not provisioned
+	Enroller   enrollz.Chip     // proves to an owner which keys are in the TPM; nil: it cannot
 
 	Prover  delivery.Chip // proves at the doorstep that keys are in the TPM; nil: it cannot
 	Areas   Areas         // the public areas that are shown there
@@ -60,6 +62,7 @@ type Limits struct {
 	Streams     uint32        // calls at once on one connection: 16
 	Call        time.Duration // for one call, the reading of its request included: 30 s
 	AttestRate  float64       // challenges of one address per second: 5, in bursts of four seconds' worth
+	ProofRate   float64       // proofs of keys, for one address per second: 1, in bursts of four seconds' worth
 	Queue       int           // challenges that may wait for the TPM: 16
 	BatchRate   float64       // batched challenges of one address per second: 2,000, in bursts of four seconds' worth
 	Batched     int           // batched challenges that may wait for the next quotes: 1,024
@@ -78,6 +81,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Streams, 16)
 	fill(&l.Call, 30*time.Second)
 	fill(&l.AttestRate, 5)
+	fill(&l.ProofRate, 1)
 	fill(&l.Queue, 16)
 	fill(&l.BatchRate, 2000)
 	fill(&l.Batched, 1024)

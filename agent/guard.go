@@ -47,10 +47,13 @@ type rate struct {
 }
 
 func newGuard(owned bool, l Limits, log *slog.Logger) *guard {
+	proofs := rate{newMeter(l.ProofRate), "proofs of keys"}
 	return &guard{owned, l, map[string]rate{
 		wire.MethodAttest:        {newMeter(l.AttestRate), "challenges"},
 		wire.MethodBatchedAttest: {newMeter(l.BatchRate), "batched challenges"},
 		wire.MethodProve:         {newMeter(l.AttestRate), "proofs"},
+		wire.MethodChallenge:     proofs,
+		wire.MethodGetIDevIDCSR:  proofs,
 	}, log}
 }
 

@@ -61,7 +61,7 @@ func newLab(t testing.TB, c chip, changes ...func(*agent.Config)) *lab {
 		OwnerCA:    l.owner.pem(),
 		State:      filepath.Join(t.TempDir(), "state"),
 		Log:        slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-		Limits:     agent.Limits{DialRate: 1000, AttestRate: 1000},
+		Limits:     agent.Limits{DialRate: 1000, AttestRate: 1000, ProofRate: 1000},
 	}
 	for _, change := range changes {
 		change(&l.config)

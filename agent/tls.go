@@ -62,28 +62,35 @@ func pool(anchors []*x509.Certificate) *x509.CertPool {
 // identity is the server's side of TLS: which certificate is shown, and which
 // clients are heard.
 type identity struct {
-	anchors *x509.CertPool // nil: clients need no certificate
-	now     func() time.Time
-	current func() enrollz.Enrollment
-	maker   tls.Certificate
-	signer  crypto.Signer // nil: maker is the only certificate there is
+	anchors  *x509.CertPool // nil: clients need no certificate
+	now      func() time.Time
+	current  func() enrollz.Enrollment
+	signer   crypto.Signer                   // the IDevID; nil: the device has no key of its own
+	selfSign func() (tls.Certificate, error) // makes what is shown where nobody has certified the key
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex      // guards what follows
+	own    tls.Certificate // shown while no owner has installed one; zero: not made yet
 	config *tls.Config
 	shown  wire.Chain // the certificate that config was made for
 	made   time.Time
 }
 
+// newIdentity takes the maker's certificate of the IDevID. Without one the
+// IDevID signs its own: nobody can take that for an identity, but who has
+// learnt elsewhere which key is in which TPM knows who is at the other end.
 func newIdentity(c Config, anchors *x509.CertPool, current func() enrollz.Enrollment) (*identity, error) {
 	id := &identity{anchors: anchors, now: c.Now, current: current}
-	if c.IDevID == nil || len(c.IDevIDCert) == 0 {
-		var err error
-		id.maker, err = ephemeral(c)
-		return id, err
+	if c.IDevID == nil {
+		id.selfSign = func() (tls.Certificate, error) { return ephemeral(c) }
+		return id, nil
 	}
 	id.signer = &share{Signer: c.IDevID, slots: make(chan struct{}, c.Limits.Signatures), wait: c.Limits.Handshake}
+	id.selfSign = func() (tls.Certificate, error) { return selfSigned(c, "waxseal, certified by nobody", id.signer) }
+	if len(c.IDevIDCert) == 0 {
+		return id, nil
+	}
 	var err error
-	if id.maker, err = certificate(c.IDevIDCert, id.signer); err != nil {
+	if id.own, err = certificate(c.IDevIDCert, id.signer); err != nil {
 		return nil, fmt.Errorf("IDevID certificate: %w", err)
 	}
 	return id, nil
@@ -128,12 +135,9 @@ func (id *identity) now13() (*tls.Config, error) {
 }
 
 func (id *identity) make(chain wire.Chain) (*tls.Config, error) {
-	cert := id.maker
-	if len(chain) > 0 && id.signer != nil {
-		var err error
-		if cert, err = certificate(chain, id.signer); err != nil {
-			return nil, fmt.Errorf("oIDevID certificate: %w", err)
-		}
+	cert, err := id.certificate(chain)
+	if err != nil {
+		return nil, err
 	}
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -151,6 +155,27 @@ func (id *identity) make(chain wire.Chain) (*tls.Config, error) {
 	}
 	c.SetSessionTicketKeys([][32]byte{key})
 	return c, nil
+}
+
+// certificate returns the owner's certificate, or the device's own. One that
+// the TPM has to sign is made when it is first needed, so that a slow TPM does
+// not hold up the start.
+func (id *identity) certificate(chain wire.Chain) (tls.Certificate, error) {
+	if len(chain) > 0 && id.signer != nil {
+		cert, err := certificate(chain, id.signer)
+		if err != nil {
+			return cert, fmt.Errorf("oIDevID certificate: %w", err)
+		}
+		return cert, nil
+	}
+	if len(id.own.Certificate) == 0 {
+		own, err := id.selfSign()
+		if err != nil {
+			return own, fmt.Errorf("certificate of its own: %w", err)
+		}
+		id.own = own
+	}
+	return id.own, nil
 }
 
 // checkClient asks that a client's certificate says that it is one. The
@@ -191,19 +216,23 @@ func ephemeral(c Config) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
+	return selfSigned(c, "waxseal without an identity", key)
+}
+
+func selfSigned(c Config, name string, key crypto.Signer) (tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return tls.Certificate{}, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "waxseal without an identity"},
+		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    c.Now().Add(-24 * time.Hour),
 		NotAfter:     c.Now().AddDate(10, 0, 0),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return tls.Certificate{}, err
 	}

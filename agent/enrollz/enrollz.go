@@ -1,5 +1,6 @@
 // Package enrollz is the device's half of enrollment: it shows the maker's
-// certificates and installs the owner's (openconfig.attestz.TpmEnrollzService).
+// certificates, or proves without any which keys are in its TPM, and installs
+// the owner's (openconfig.attestz.TpmEnrollzService).
 //
 // It installs a certificate only if it certifies a key of this device's TPM
 // and its chain ends at the owner's trust anchors, and it installs all
@@ -26,6 +27,7 @@ type Config struct {
 	IAK     wire.Chain       // the maker's certificate of the IAK; empty: the device is not provisioned
 	IDevID  wire.Chain       // the maker's certificate of the IDevID
 	Keys    Keys             // the TPM's keys; nil keys: nothing can be installed
+	Chip    Chip             // proves where the keys are; nil: there are none
 	Anchors *x509.CertPool   // the owner's trust anchors; nil: nothing can be installed
 	Store   Store            // where the owner's certificates are kept
 	Now     func() time.Time // the device's clock
@@ -34,7 +36,8 @@ type Config struct {
 // Server implements wire.EnrollServer.
 type Server struct {
 	config  Config
-	mu      sync.Mutex // one rotation at a time
+	proving chan struct{} // holds one while the TPM proves keys
+	mu      sync.Mutex    // one rotation at a time
 	current atomic.Pointer[Enrollment]
 }
 
@@ -47,7 +50,7 @@ var ErrStored = errors.New("stored enrollment cannot be used")
 // New returns a server that goes on with the enrollment of the store. If that
 // cannot be used, the server is returned together with ErrStored.
 func New(c Config) (*Server, error) {
-	s := &Server{config: c}
+	s := &Server{config: c, proving: make(chan struct{}, 1)}
 	s.current.Store(&Enrollment{})
 	if c.Keys.IAK == nil {
 		return s, nil

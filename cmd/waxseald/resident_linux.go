@@ -139,7 +139,7 @@ func attach(ctx context.Context, c *agent.Config, log *slog.Logger) (*tpm.Device
 		return nil, err
 	}
 	if err := attachKeys(ctx, c, dev, log); err != nil {
-		c.IAK, c.IDevID, c.Quoter, c.Prover = nil, nil, nil, nil
+		c.IAK, c.IDevID, c.Quoter, c.Enroller = nil, nil, nil, nil
 		return nil, errors.Join(err, dev.Close())
 	}
 	return dev, attachLog(ctx, c, dev)
@@ -201,6 +201,7 @@ func attachKeys(ctx context.Context, c *agent.Config, dev *tpm.Device, log *slog
 	if c.IDevID, err = dev.Signer(ctx, tpm.IDevID); err != nil {
 		return err
 	}
+	c.Enroller = enroller{dev}
 	for _, cert := range []struct {
 		index uint32
 		chain *wire.Chain
@@ -232,6 +233,10 @@ func onWire(err error) error {
 		return fmt.Errorf("%w: %w", wire.ErrBusy, err)
 	case errors.Is(err, tpm.ErrNoAnswer):
 		return fmt.Errorf("%w: %w", wire.ErrRetry, err)
+	case errors.Is(err, tpm.ErrWrapped):
+		return fmt.Errorf("%w: %w", wire.ErrInvalid, err)
+	case errors.Is(err, tpm.ErrNoKey):
+		return fmt.Errorf("%w: %w", wire.ErrNotReady, err)
 	}
 	return err
 }

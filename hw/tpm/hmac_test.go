@@ -3,8 +3,6 @@ package tpm_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"testing"
 
@@ -16,64 +14,6 @@ import (
 	"waxseal/measure"
 	"waxseal/measure/devid"
 )
-
-// hmacKey is an HMAC key before it is wrapped.
-type hmacKey struct {
-	public    tpm2.TPMTPublic
-	sensitive tpm2.TPMTSensitive
-	secret    []byte
-}
-
-func newHMACKey() hmacKey {
-	secret, seed := bytes.Repeat([]byte{0x5e}, 32), bytes.Repeat([]byte{0xed}, 32)
-	unique := sha256.Sum256(append(bytes.Clone(seed), secret...))
-	return hmacKey{
-		tpm2.TPMTPublic{
-			Type:             tpm2.TPMAlgKeyedHash,
-			NameAlg:          tpm2.TPMAlgSHA256,
-			ObjectAttributes: tpm2.TPMAObject{UserWithAuth: true, NoDA: true, Restricted: true, SignEncrypt: true},
-			Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{
-				Scheme: tpm2.TPMTKeyedHashScheme{
-					Scheme:  tpm2.TPMAlgHMAC,
-					Details: tpm2.NewTPMUSchemeKeyedHash(tpm2.TPMAlgHMAC, &tpm2.TPMSSchemeHMAC{HashAlg: tpm2.TPMAlgSHA256}),
-				},
-			}),
-			Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: unique[:]}),
-		},
-		tpm2.TPMTSensitive{
-			SensitiveType: tpm2.TPMAlgKeyedHash,
-			SeedValue:     tpm2.TPM2BDigest{Buffer: seed},
-			Sensitive:     tpm2.NewTPMUSensitiveComposite(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BSensitiveData{Buffer: secret}),
-		},
-		secret,
-	}
-}
-
-// wrapFor wraps the key for the TPM whose EK this is.
-func (k hmacKey) wrapFor(t testing.TB, ekArea []byte) tpm.Wrapped {
-	t.Helper()
-	ek, err := tpm2.Unmarshal[tpm2.TPMTPublic](ekArea)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kem, err := tpm2.ImportEncapsulationKey(ek)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, err := tpm2.ObjectName(&k.public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	duplicate, seed, err := tpm2.CreateDuplicate(rand.Reader, kem, name.Buffer, tpm2.Marshal(k.sensitive))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tpm.Wrapped{
-		Public:    tpm2.Marshal(tpm2.New2B(k.public)),
-		Duplicate: tpm2.Marshal(tpm2.TPM2BPrivate{Buffer: duplicate}),
-		Seed:      tpm2.Marshal(tpm2.TPM2BEncryptedSecret{Buffer: seed}),
-	}
-}
 
 func TestSwtpmCertifiesByHMAC(t *testing.T) {
 	p := tpmtest.Run(t, t.TempDir())
@@ -88,8 +28,8 @@ func TestSwtpmCertifiesByHMAC(t *testing.T) {
 // testHMAC is the contract of every TPM that has all keys. clean fails if
 // anything is left in it.
 func testHMAC(t *testing.T, d *tpm.Device, clean func()) {
-	ek, key := publicArea(t, d, tpm.EK), newHMACKey()
-	certified, err := d.CertifyByHMAC(t.Context(), key.wrapFor(t, ek))
+	ek, key := publicArea(t, d, tpm.EK), tpmtest.NewHMACKey()
+	certified, err := d.CertifyByHMAC(t.Context(), key.WrapFor(t, ek))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,13 +38,13 @@ func testHMAC(t *testing.T, d *tpm.Device, clean func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := iak.CertifiedByHMAC(key.secret, certified.Attest[2:], certified.Signature); err != nil {
+	if err := iak.CertifiedByHMAC(key.Secret, certified.Attest[2:], certified.Signature); err != nil {
 		t.Error(err)
 	}
 	other := provision(t, tpmtest.Swtpm(t))
 	for name, c := range map[string]struct {
 		ek     []byte
-		key    func(*hmacKey)
+		key    func(*tpmtest.HMACKey)
 		change func(*tpm.Wrapped)
 	}{
 		"wrapped for another TPM": {ek: publicArea(t, other, tpm.EK)},
@@ -127,21 +67,21 @@ func testHMAC(t *testing.T, d *tpm.Device, clean func()) {
 		"seed of zeros":           {change: func(w *tpm.Wrapped) { clear(w.Seed[2:]) }},
 		"unique of another key":   {change: func(w *tpm.Wrapped) { w.Public[len(w.Public)-1] ^= 1 }},
 		"64 KiB of public area":   {change: func(w *tpm.Wrapped) { w.Public = append([]byte{0xff, 0xff}, make([]byte, 0xffff)...) }},
-		"fixedTPM":                {key: func(k *hmacKey) { k.public.ObjectAttributes.FixedTPM = true }},
-		"not restricted":          {key: func(k *hmacKey) { k.public.ObjectAttributes.Restricted = false }},
-		"decrypts":                {key: func(k *hmacKey) { k.public.ObjectAttributes.Decrypt = true }},
-		"needs a policy":          {key: func(k *hmacKey) { k.public.AuthPolicy.Buffer = make([]byte, 32) }},
-		"an asymmetric key":       {key: func(k *hmacKey) { k.public = tpm2.ECCSRKTemplate }},
-		"named by SHA-1":          {key: func(k *hmacKey) { k.public.NameAlg = tpm2.TPMAlgSHA1 }},
+		"fixedTPM":                {key: func(k *tpmtest.HMACKey) { k.Public.ObjectAttributes.FixedTPM = true }},
+		"not restricted":          {key: func(k *tpmtest.HMACKey) { k.Public.ObjectAttributes.Restricted = false }},
+		"decrypts":                {key: func(k *tpmtest.HMACKey) { k.Public.ObjectAttributes.Decrypt = true }},
+		"needs a policy":          {key: func(k *tpmtest.HMACKey) { k.Public.AuthPolicy.Buffer = make([]byte, 32) }},
+		"an asymmetric key":       {key: func(k *tpmtest.HMACKey) { k.Public = tpm2.ECCSRKTemplate }},
+		"named by SHA-1":          {key: func(k *tpmtest.HMACKey) { k.Public.NameAlg = tpm2.TPMAlgSHA1 }},
 	} {
-		key, ek := newHMACKey(), ek
+		key, ek := tpmtest.NewHMACKey(), ek
 		if c.key != nil {
 			c.key(&key)
 		}
 		if c.ek != nil {
 			ek = c.ek
 		}
-		w := key.wrapFor(t, ek)
+		w := key.WrapFor(t, ek)
 		if c.change != nil {
 			c.change(&w)
 		}
@@ -150,7 +90,7 @@ func testHMAC(t *testing.T, d *tpm.Device, clean func()) {
 		}
 		clean()
 	}
-	if _, err := d.CertifyByHMAC(t.Context(), key.wrapFor(t, ek)); err != nil {
+	if _, err := d.CertifyByHMAC(t.Context(), key.WrapFor(t, ek)); err != nil {
 		t.Errorf("after all refusals: %v", err)
 	}
 	clean()
@@ -159,7 +99,7 @@ func testHMAC(t *testing.T, d *tpm.Device, clean func()) {
 func TestHMACWithoutAKeyIsErrNoKey(t *testing.T) {
 	p := tpmtest.Run(t, t.TempDir())
 	d := tpmtest.Open(t, p)
-	w := newHMACKey().wrapFor(t, publicArea(t, d, tpm.EK))
+	w := tpmtest.NewHMACKey().WrapFor(t, publicArea(t, d, tpm.EK))
 	if _, err := d.CertifyByHMAC(t.Context(), w); !errors.Is(err, tpm.ErrNoKey) {
 		t.Errorf("no IAK: %v", err)
 	}
@@ -172,7 +112,7 @@ func TestHMACWithoutAKeyIsErrNoKey(t *testing.T) {
 func TestCancelledHMACLeavesTheTPMClean(t *testing.T) {
 	p := tpmtest.Run(t, t.TempDir())
 	d := provision(t, tpmtest.Open(t, p))
-	w := newHMACKey().wrapFor(t, publicArea(t, d, tpm.EK))
+	w := tpmtest.NewHMACKey().WrapFor(t, publicArea(t, d, tpm.EK))
 	conn, err := linuxudstpm.Open(p.Socket())
 	if err != nil {
 		t.Fatal(err)

@@ -67,4 +67,6 @@ func TestReferenceTPMActivatesCredentials(t *testing.T) {
 	testActivation(t, provision(t, d), func() {})
 }
 
-func TestReferenceTPMCertifiesByHMAC(t *testing.T) { testHMAC(t, provision(t, reference(t)), func() {}) }
+func TestReferenceTPMCertifiesByHMAC(t *testing.T) {
+	testHMAC(t, provision(t, reference(t)), func() {})
+}

@@ -10,14 +10,18 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// EnrollServer is the device's half of enrollment by the maker's
-// certificates. It gets only requests whose form is good.
-//
-// The calls for devices without such certificates (Challenge, GetIdevidCsr)
-// and for TPM 1.2 (RotateAIKCert) answer Unimplemented.
+// EnrollServer is the device's half of enrollment, by the maker's certificates
+// (IAKCert) or without them (Challenge, IDevIDCSR). It gets only requests whose
+// form is good. The call for TPM 1.2 (RotateAIKCert) answers Unimplemented.
 type EnrollServer interface {
 	CardID(context.Context, Selection) (Card, error)
 	IAKCert(context.Context, Selection) (IAKAnswer, error)
+	// Challenge lets an HMAC key that somebody has wrapped for this TPM certify
+	// the IAK. One that the TPM cannot take in is ErrInvalid.
+	Challenge(context.Context, HMACChallenge) (HMACAnswer, error)
+	// IDevIDCSR returns the request for an IDevID certificate. For a template or
+	// parent that the device does not have it returns its card and ErrUnsupported.
+	IDevIDCSR(context.Context, CSRRequest) (CSRAnswer, error)
 	// RotateOIAK installs all of the rotation or nothing. When it returns
 	// without an error, the certificates are persistent and in use.
 	RotateOIAK(context.Context, Rotation) error

@@ -11,6 +11,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -33,14 +34,17 @@ type Device struct {
 	*evidencetest.Router                        // its Owner has issued the certificates that are shown
 	Vendor               evidencetest.Authority // the maker, who has certified IAK and IDevID
 	IAK, IDevID          wire.Chain
+	EK                   *rsa.PrivateKey // of template L-1; nil: it can unwrap nothing
 	Card                 wire.Card
 	Says                 wire.Status
 
 	// What a dishonest router does; nil: nothing.
-	Attesting func(context.Context, wire.AttestRequest, *wire.AttestAnswer) error
-	Showing   func(*wire.IAKAnswer)
-	Giving    func(context.Context, []byte) ([]byte, error) // what lies under a digest
-	Deaf      bool                                          // accepts new certificates and shows the old
+	Attesting  func(context.Context, wire.AttestRequest, *wire.AttestAnswer) error
+	Showing    func(*wire.IAKAnswer)
+	Certifying func(secret []byte, ans *wire.HMACAnswer) // knows the HMAC key, as the router's TPM does
+	Requesting func(*wire.CSRAnswer) error
+	Giving     func(context.Context, []byte) ([]byte, error) // what lies under a digest
+	Deaf       bool                                          // accepts new certificates and shows the old
 
 	mu        sync.Mutex // guards what follows
 	tls       tls.Certificate
