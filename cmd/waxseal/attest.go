@@ -16,7 +16,7 @@ import (
 func (a *app) attest() *cobra.Command {
 	var owner, ref, serial, save string
 	var timeout time.Duration
-	var strictClock bool
+	var strictClock, batched bool
 	format := tableFormat
 	c := &cobra.Command{
 		Use: "attest ADDRESS", Short: "Challenge a router and judge what it booted",
@@ -29,6 +29,7 @@ func (a *app) attest() *cobra.Command {
 	c.Flags().StringVar(&serial, "serial", "", "serial number that the router must have (default: the one enrolled under ADDRESS)")
 	c.Flags().StringVar(&save, "save", "", "write the evidence to `FILE` and its seal to FILE.seal")
 	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "for the router's answer")
+	c.Flags().BoolVar(&batched, "batched", false, "ask for a quote that answers others too, as many as wait for one (waxseal agents only)")
 	c.Flags().BoolVar(&strictClock, "require-safe-clock", false, "refuse a TPM whose clock is not safe, as it is for a while after a power cut")
 	c.Flags().VarP(&format, "output", "o", "table or json")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -45,7 +46,7 @@ func (a *app) attest() *cobra.Command {
 		}
 		a.progress("challenging " + args[0])
 		r, err := challenge.Challenge(c.Context(), challenge.Config{
-			Address: args[0], Roots: cred.Roots, Client: cred.Client, Serial: serial, Reference: values,
+			Address: args[0], Roots: cred.Roots, Client: cred.Client, Serial: serial, Batched: batched, Reference: values,
 			Timeout: timeout, Now: a.now, UnsafeClock: !strictClock, AllTexts: save != "",
 		})
 		a.progress("")

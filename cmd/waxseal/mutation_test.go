@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"waxseal/measure/wire"
@@ -97,6 +99,13 @@ func leaves(v any, path string, f func(path string)) {
 					v[key] = other
 					f(at)
 				}
+			case float64:
+				for _, other := range []float64{old + 1, old - 1, 2 * old, 0, -1, 1 << 32} {
+					if other != old {
+						v[key] = other
+						f(at)
+					}
+				}
 			case map[string]any, []any:
 				leaves(old, at, f)
 			}
@@ -141,7 +150,47 @@ func changed(s string) []string {
 }
 
 func TestEvidenceWithAnyFieldChangedIsRefused(t *testing.T) {
-	l := newBench(t)
+	t.Run("single", func(t *testing.T) { everyFieldCounts(t, newBench(t)) })
+	t.Run("batched", func(t *testing.T) {
+		l := newBench(t)
+		l.attestBatched(t)
+		everyFieldCounts(t, l)
+	})
+}
+
+// attestBatched replaces the evidence by that of a batched challenge, which
+// is not alone in its batch.
+func (l bench) attestBatched(t *testing.T) {
+	t.Helper()
+	asking := []string{"attest", l.router.address, "--owner", filepath.Join(l.dir, "owner"), "--reference", l.reference, "--batched"}
+	var others sync.WaitGroup
+	defer others.Wait()
+	for range 8 {
+		others.Go(func() { run(t.Context(), asking, strings.NewReader(""), io.Discard, io.Discard) })
+	}
+	for range 20 {
+		l.waxseal(t, exitOK, append(asking, "--save", l.evidence)...)
+		var document struct {
+			Batch struct {
+				Size int `json:"size"`
+			} `json:"batch"`
+		}
+		text, err := os.ReadFile(l.evidence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &document); err != nil || document.Batch.Size == 0 {
+			t.Fatalf("no batch in the evidence: %v", err)
+		}
+		if document.Batch.Size > 1 {
+			return
+		}
+		others.Go(func() { run(t.Context(), asking, strings.NewReader(""), io.Discard, io.Discard) })
+	}
+	t.Fatal("20 challenges were each alone")
+}
+
+func everyFieldCounts(t *testing.T, l bench) {
 	text, err := os.ReadFile(l.evidence)
 	if err != nil {
 		t.Fatal(err)

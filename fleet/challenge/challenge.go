@@ -11,6 +11,7 @@ package challenge
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"waxseal/fleet/appraise"
 	"waxseal/measure"
 	"waxseal/measure/evidence"
+	"waxseal/measure/merkle"
 	"waxseal/measure/reference"
 	"waxseal/measure/wire"
 )
@@ -32,7 +34,10 @@ type Config struct {
 	Roots   []*x509.Certificate // the owner's trust anchors
 	Client  tls.Certificate     // the verifier's client certificate
 	Serial  string              // expected serial number; "": whoever has the owner's certificate for Address
-	Select  wire.Selection      // control card; zero: the active one
+	Select  wire.Selection      // control card; zero: the active one. A batched challenge is always to that
+
+	Batched  bool   // ask over waxseal.v1.Challenge, where one quote answers many; the router does not choose
+	KnownLog []byte // a log of this router that is at hand: a batched answer leaves it out while it is the same; nil: none
 
 	Reference *reference.Values // nil: only whether the evidence is genuine
 	Policy    appraise.Policy   // zero: appraise.DefaultPolicy
@@ -116,7 +121,7 @@ func (c Config) run(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	ans, err := c.attest(ctx, conn, ch)
+	ans, batch, err := c.attest(ctx, conn, ch)
 	received := c.Now()
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
@@ -131,6 +136,7 @@ func (c Config) run(ctx context.Context) (Result, error) {
 		return refusal(err, nil, ch), nil
 	}
 	ev := evidenceOf(ans, ch, received)
+	ev.Batch = batch
 	return c.judge(ctx, conn, ev, ch), nil
 }
 
@@ -142,7 +148,7 @@ func (c Config) ask() (evidence.Challenge, error) {
 		return evidence.Challenge{}, err
 	}
 	ch := evidence.Challenge{
-		Nonce: nonce, Bank: c.Bank, PCRs: c.PCRs, Issued: issued, Deadline: issued.Add(c.Timeout),
+		Nonce: nonce, Batched: c.Batched, Bank: c.Bank, PCRs: c.PCRs, Issued: issued, Deadline: issued.Add(c.Timeout),
 		Previous: c.Previous, UnsafeClock: c.UnsafeClock,
 	}
 	if c.Reference != nil {
@@ -153,10 +159,25 @@ func (c Config) ask() (evidence.Challenge, error) {
 	return ch, ch.Check()
 }
 
-func (c Config) attest(ctx context.Context, conn wire.Conn, ch evidence.Challenge) (wire.AttestAnswer, error) {
+// attest puts the question. batch says where the nonce stands among those of
+// a batched answer; it is nil for a single one.
+func (c Config) attest(ctx context.Context, conn wire.Conn, ch evidence.Challenge) (ans wire.AttestAnswer, batch *merkle.Proof, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	return conn.Attestz().Attest(ctx, wire.AttestRequest{Select: c.Select, Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs})
+	if !ch.Batched {
+		ans, err = conn.Attestz().Attest(ctx, wire.AttestRequest{Select: c.Select, Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs})
+		return ans, nil, err
+	}
+	req := wire.BatchRequest{Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs}
+	if len(c.KnownLog) > 0 {
+		sum := sha256.Sum256(c.KnownLog)
+		req.KnownLog = sum[:]
+	}
+	b, err := conn.Challenge().Attest(ctx, req)
+	if b.LogKnown {
+		b.Log = c.KnownLog // the quote shows whether it is
+	}
+	return b.AttestAnswer, &b.Proof, err
 }
 
 func evidenceOf(ans wire.AttestAnswer, ch evidence.Challenge, received time.Time) evidence.Evidence {

@@ -7,6 +7,7 @@
 package challengetest
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -26,6 +27,7 @@ import (
 	"waxseal/measure/eventlog"
 	"waxseal/measure/evidence"
 	"waxseal/measure/evidence/evidencetest"
+	"waxseal/measure/merkle"
 	"waxseal/measure/wire"
 )
 
@@ -40,6 +42,7 @@ type Device struct {
 
 	// What a dishonest router does; nil: nothing.
 	Attesting  func(context.Context, wire.AttestRequest, *wire.AttestAnswer) error
+	Batching   func(context.Context, wire.BatchRequest, *wire.BatchAnswer) error
 	Showing    func(*wire.IAKAnswer)
 	Certifying func(secret []byte, ans *wire.HMACAnswer) // knows the HMAC key, as the router's TPM does
 	Requesting func(*wire.CSRAnswer) error
@@ -168,6 +171,7 @@ func (d *Device) Serve() (address string, stop func(), err error) {
 	wire.RegisterAttestz(s, attestz{d})
 	wire.RegisterEnrollz(s, enrollz{d})
 	wire.RegisterContents(s, contents{d})
+	wire.RegisterChallenge(s, batches{d})
 	go func() { _ = s.Serve(l) }() // ends with stop
 	return l.Addr().String(), s.Stop, nil
 }
@@ -198,6 +202,29 @@ func (d *Device) answer(req wire.AttestRequest) (wire.AttestAnswer, error) {
 		return ans, err
 	}
 	ans.Log, err = eventlog.EncodeCEL(d.Log)
+	return ans, err
+}
+
+type batches struct{ d *Device }
+
+// AttestBatched implements wire.BatchServer. The challenger is the third of
+// five; nobody knows the others.
+func (b batches) AttestBatched(ctx context.Context, req wire.BatchRequest) (wire.BatchAnswer, error) {
+	d := b.d
+	tree, err := merkle.New([][]byte{make([]byte, 16), make([]byte, 32), req.Nonce, make([]byte, 32), make([]byte, 64)})
+	if err != nil {
+		return wire.BatchAnswer{}, err
+	}
+	d.mu.Lock()
+	single, err := d.answer(wire.AttestRequest{Nonce: tree.Commitment(), Bank: req.Bank, PCRs: req.PCRs})
+	d.mu.Unlock()
+	ans := wire.BatchAnswer{AttestAnswer: single, Proof: tree.Proof(2)}
+	if sum := sha256.Sum256(ans.Log); bytes.Equal(sum[:], req.KnownLog) {
+		ans.Log, ans.LogKnown = nil, true
+	}
+	if err == nil && d.Batching != nil {
+		err = d.Batching(ctx, req, &ans)
+	}
 	return ans, err
 }
 
