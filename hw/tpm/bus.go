@@ -128,7 +128,7 @@ func (b *bus) explain(err error) error {
 // known tells whether err already carries one of this package's errors.
 func known(err error) bool {
 	for _, e := range []error{ErrTPM12, ErrBanks, ErrNoAnswer, ErrGone, ErrMalformed, ErrNoKey, ErrOtherKey,
-		ErrNoNV, ErrQuote, ErrCredential, ErrWrapped, context.Canceled} {
+		ErrNoNV, ErrQuote, ErrGenerated, ErrCredential, ErrWrapped, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -164,6 +164,9 @@ var commandNames = map[tpm2.TPMCC]string{
 	tpm2.TPMCCImport:             "TPM2_Import",
 	tpm2.TPMCCLoad:               "TPM2_Load",
 	tpm2.TPMCCHash:               "TPM2_Hash",
+	tpm2.TPMCCHashSequenceStart:  "TPM2_HashSequenceStart",
+	tpm2.TPMCCSequenceUpdate:     "TPM2_SequenceUpdate",
+	tpm2.TPMCCSequenceComplete:   "TPM2_SequenceComplete",
 }
 
 func commandName(code uint32) string {

@@ -41,3 +41,17 @@ func CertifyForTest(ctx context.Context, d *Device, k Key, command tpm2.TPMCC) e
 	})
 	return err
 }
+
+// SignDataForTest asks the TPM itself, whatever data begins with.
+func SignDataForTest(ctx context.Context, d *Device, data []byte) error {
+	_, err := ask(ctx, d, quoting, Timeout, func(t transport.TPM) ([]byte, error) { return d.signData(t, data) })
+	return err
+}
+
+// SignWithoutTicketForTest asks the IAK to sign a digest that the TPM has not made.
+func SignWithoutTicketForTest(ctx context.Context, d *Device) error {
+	_, err := ask(ctx, d, signing, Timeout, func(t transport.TPM) ([]byte, error) {
+		return d.sign(t, IAK, make([]byte, 48))
+	})
+	return err
+}
