@@ -90,10 +90,15 @@ func (s Shipment) checkKeys() error {
 	if err := s.EK.check("ek", isRSA2048); err != nil {
 		return err
 	}
-	if s.EKP384 == nil {
+	if s.EKP384 != nil {
+		if err := s.EKP384.check("ek_p384", isP384); err != nil {
+			return err
+		}
+	}
+	if s.SRK == nil {
 		return nil
 	}
-	return s.EKP384.check("ek_p384", isP384)
+	return EndorsementKey{Name: s.SRK.Name, Public: s.SRK.Public}.check("srk", isP256)
 }
 
 func (e EndorsementKey) check(what string, fits func(StorageKey) bool) error {
@@ -118,9 +123,13 @@ func isRSA2048(k StorageKey) bool {
 	return ok && key.N.BitLen() == 2048
 }
 
-func isP384(k StorageKey) bool {
+func isP384(k StorageKey) bool { return isOn(k, 384) }
+
+func isP256(k StorageKey) bool { return isOn(k, 256) }
+
+func isOn(k StorageKey, bits int) bool {
 	key, ok := k.Key.(*ecdsa.PublicKey)
-	return ok && key.Params().BitSize == 384
+	return ok && key.Params().BitSize == bits
 }
 
 func (s Shipment) checkDigests() error {

@@ -48,6 +48,7 @@ type Shipment struct {
 	EKP384 *EndorsementKey `json:"ek_p384,omitempty"` // nil if the TPM has none
 	IAK    Key             `json:"iak"`
 	IDevID Key             `json:"idevid"`
+	SRK    *Key            `json:"srk,omitempty"` // P-256; a TPM that is cleared gets another one. nil: resets after a clear are not seen
 
 	Counters  Counters `json:"counters"`
 	MaxResets uint32   `json:"max_resets"` // TPM resets that the maker promises not to be exceeded between packing and the check

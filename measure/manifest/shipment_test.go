@@ -62,6 +62,27 @@ func TestShipmentIsOpenedAsItWasSealed(t *testing.T) {
 }
 
 // What one maker seals as something else is no shipment.
+// A manifest that nobody has signed is read to be shown, and is no shipment.
+func TestPeekLooksAtNoSignature(t *testing.T) {
+	keys, err := sealed.NewKeys(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := shipment(t)
+	file, err := s.Seal(keys.Signers()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := manifest.Peek(file); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range [][]byte{nil, file[1:], bytes.Replace(file, []byte(manifest.Format), []byte("waxseal-shipment-2"), 1)} {
+		if _, err := manifest.Peek(bad); err == nil {
+			t.Error("a file that is malformed is read")
+		}
+	}
+}
+
 func TestAnotherKindIsNoShipment(t *testing.T) {
 	keys, err := sealed.NewKeys(rand.Reader)
 	if err != nil {
@@ -102,6 +123,8 @@ func TestShipmentThatContradictsItselfIsRefused(t *testing.T) {
 		"IDevID is the IAK":       func(s *manifest.Shipment) { s.IDevID = s.IAK },
 		"no IAK":                  func(s *manifest.Shipment) { s.IAK = manifest.Key{} },
 		"no EK":                   func(s *manifest.Shipment) { s.EK = manifest.EndorsementKey{} },
+		"name of another SRK":     func(s *manifest.Shipment) { s.SRK.Name = other.SRK.Name },
+		"SRK is an EK":            func(s *manifest.Shipment) { s.SRK = &manifest.Key{Name: s.EK.Name, Public: s.EK.Public} },
 		"EKs swapped":             func(s *manifest.Shipment) { s.EK, *s.EKP384 = *s.EKP384, s.EK },
 		"EK P-384 is RSA":         func(s *manifest.Shipment) { s.EKP384 = &s.EK },
 		"EK signs": func(s *manifest.Shipment) {
@@ -154,7 +177,7 @@ func withAttributes(e manifest.EndorsementKey, attributes uint32, alg measure.Al
 func TestShipmentWithoutTheOptionalIsGood(t *testing.T) {
 	s := shipment(t)
 	reference := s.Reference
-	s.EKP384, s.Reference, s.EK.CertificateSHA256 = nil, nil, nil
+	s.EKP384, s.SRK, s.Reference, s.EK.CertificateSHA256 = nil, nil, nil, nil
 	got, err := manifest.Parse(encode(t, s))
 	if err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("%+v, %v", got, err)

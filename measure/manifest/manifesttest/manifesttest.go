@@ -23,6 +23,7 @@ import (
 const (
 	AttributesRSA  uint32 = 0x000300b2 // L-1
 	AttributesP384 uint32 = 0x000300f2 // H-3
+	AttributesSRK  uint32 = 0x00030472 // TCG's template of a storage root key
 )
 
 // Shipment returns the shipment of a device with new keys, both kinds of EK
@@ -47,6 +48,12 @@ func Shipment() (manifest.Shipment, manifest.Secret, error) {
 	if err := addEKs(&s); err != nil {
 		return s, secret, err
 	}
+	srk, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return s, secret, err
+	}
+	root := Key(SRK(&srk.PublicKey, AttributesSRK), measure.SHA256)
+	s.SRK = &root
 	s.SecretHash = manifest.HashSecret(secret, s.Serial)
 	if s.Reference, err = Reference(s.Product); err != nil {
 		return s, secret, err
@@ -92,6 +99,19 @@ func P384(key *ecdsa.PublicKey, attributes uint32) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{0x00, 0x23, 0x00, 0x0c}, attributes)
 	b = structure.AppendSized(b, make([]byte, 48)) // authPolicy
 	b = append(b, 0x00, 0x06, 0x01, 0x00, 0x00, 0x43, 0x00, 0x10, 0x00, 0x04, 0x00, 0x10)
+	point, err := key.Bytes()
+	if err != nil {
+		panic(err) // cannot happen: the curve is ours
+	}
+	half := len(point) / 2
+	b = structure.AppendSized(b, point[1:1+half])
+	return structure.AppendSized(b, point[1+half:])
+}
+
+// SRK writes the TPMT_PUBLIC of a storage root key P-256.
+func SRK(key *ecdsa.PublicKey, attributes uint32) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{0x00, 0x23, 0x00, 0x0b}, attributes)
+	b = append(b, 0, 0, 0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x00, 0x03, 0x00, 0x10)
 	point, err := key.Bytes()
 	if err != nil {
 		panic(err) // cannot happen: the curve is ours
