@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -50,6 +51,8 @@ type Proof struct {
 
 	IAKProof    []byte // see ProofRequest.Authenticate
 	IDevIDProof []byte
+
+	Peer []*x509.Certificate // as in AttestAnswer: this call may be another session than the one before
 }
 
 // Signed is what the IAK has signed.
@@ -124,7 +127,8 @@ func (c DeliveryClient) Prove(ctx context.Context, req ProofRequest) (Proof, err
 	if err := req.Check(); err != nil {
 		return Proof{}, err
 	}
-	resp, err := c.client.Prove(ctx, req.proto(), grpc.MaxCallRecvMsgSize(MaxAnswer))
+	var from peer.Peer
+	resp, err := c.client.Prove(ctx, req.proto(), grpc.Peer(&from), grpc.MaxCallRecvMsgSize(MaxAnswer))
 	if err != nil {
 		return Proof{}, fromStatus("Prove", err)
 	}
@@ -132,6 +136,7 @@ func (c DeliveryClient) Prove(ctx context.Context, req ProofRequest) (Proof, err
 	if err != nil {
 		return Proof{}, fmt.Errorf("Prove: %w: %w", ErrAnswer, err)
 	}
+	proof.Peer = certificatesOf(&from)
 	return proof, nil
 }
 
