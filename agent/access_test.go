@@ -48,12 +48,10 @@ func TestAllCallsAreNamed(t *testing.T) {
 	}
 }
 
-// D-42: any call without a client certificate, with a foreign one, an expired
-// one, or one of the owner's that is not a client's.
-func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
-	c := newSoftChip(t)
-	l := newLab(t, c)
-	l.enroll(t)
+// refused returns the client certificates that the router must not take, and
+// none at all.
+func (l *lab) refused(t testing.TB) map[string]*tls.Certificate {
+	t.Helper()
 	expired := func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
@@ -63,8 +61,7 @@ func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
 	}
 	otherKey := l.owner.client(t)
 	otherKey.PrivateKey = newKey(t)
-	quotes := c.quotes.Load()
-	for name, cert := range map[string]*tls.Certificate{
+	return map[string]*tls.Certificate{
 		"none":                 nil,
 		"foreign":              l.stranger.client(t),
 		"maker's":              l.vendor.client(t),
@@ -75,7 +72,17 @@ func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
 		"any usage":            l.owner.client(t, usage(x509.ExtKeyUsageAny)),
 		"CA's":                 l.owner.client(t, isCA),
 		"owner's, another key": otherKey,
-	} {
+	}
+}
+
+// D-42: any call without a client certificate, with a foreign one, an expired
+// one, or one of the owner's that is not a client's.
+func TestEveryCallNeedsTheOwnersClientCertificate(t *testing.T) {
+	c := newSoftChip(t)
+	l := newLab(t, c)
+	l.enroll(t)
+	quotes := c.quotes.Load()
+	for name, cert := range l.refused(t) {
 		conn := l.dial(t, cert)
 		for _, method := range l.agent.Served() {
 			if code, err := call(t, conn, method, nil); code != codes.Unavailable {

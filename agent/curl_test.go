@@ -29,6 +29,9 @@ func (l *lab) newCurl(t testing.TB, certs map[string]*tls.Certificate) curl {
 	c := curl{t.TempDir(), l}
 	c.keep(t, "owner-ca.pem", l.owner.pem())
 	for name, cert := range certs {
+		if cert == nil {
+			continue
+		}
 		der, err := x509.MarshalECPrivateKey(cert.PrivateKey.(*ecdsa.PrivateKey))
 		if err != nil {
 			t.Fatal(err)

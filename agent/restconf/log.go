@@ -148,7 +148,7 @@ func (h *Handler) first(v view, s selector) (int, error) {
 	case s.LastEntry != nil:
 		return v.after(*s.LastEntry)
 	case s.Since != nil && v.ours:
-		return min(h.seen.before(s.Since.Time), len(v.events)), nil
+		return min(h.seen.before(s.Since.at), len(v.events)), nil
 	case s.Since != nil:
 		return 0, unsupported("timestamp: the firmware's log has no times")
 	}

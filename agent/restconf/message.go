@@ -27,10 +27,14 @@ func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, problem{http.StatusUnsupportedMediaType, protocol, "operation-not-supported", "Content-Encoding is not supported"}
 	}
+	tooBig := problem{http.StatusRequestEntityTooLarge, protocol, "too-big", "body is above 64 KiB"}
+	if r.ContentLength > maxBody {
+		return nil, tooBig
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return nil, problem{http.StatusRequestEntityTooLarge, protocol, "too-big", "body is above 64 KiB"}
+		return nil, tooBig
 	}
 	if err != nil {
 		return nil, malformed("body did not come in full")

@@ -92,11 +92,17 @@ func (v *counter) UnmarshalText(text []byte) error {
 }
 
 // instant is the type date-and-time of ietf-yang-types (RFC 6991).
-type instant struct{ time.Time }
+type instant struct{ at time.Time }
 
-// UnmarshalText implements encoding.TextUnmarshaler. Package time is strict
-// here, other than in time.Parse.
-func (v *instant) UnmarshalText(text []byte) error { return v.Time.UnmarshalText(text) }
+// UnmarshalText implements encoding.TextUnmarshaler. Package time also takes an
+// hour of one digit, and a comma before the fraction.
+func (v *instant) UnmarshalText(text []byte) (err error) {
+	if len(text) < len("2006-01-02T15:04:05Z") || text[len("2006-01-02T15")] != ':' || bytes.ContainsRune(text, ',') {
+		return fmt.Errorf("%q is no date-and-time", text)
+	}
+	v.at, err = time.Parse(time.RFC3339, string(text))
+	return err
+}
 
 // algIdentity is the identity of each hash algorithm in ietf-tcg-algs.
 var algIdentity = map[measure.Alg]string{
