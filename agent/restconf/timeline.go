@@ -16,7 +16,7 @@ type timeline struct {
 
 // mark says that the log had count entries at a time.
 type mark struct {
-	at    time.Time
+	at    time.Time // the first at which that was seen
 	count int
 }
 
@@ -27,9 +27,8 @@ const maxMarks = 1024
 func (t *timeline) note(now time.Time, count int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if last := len(t.marks) - 1; last >= 0 && t.marks[last].count == count && !now.Before(t.marks[last].at) {
-		t.marks[last].at = now
-		return
+	if last := len(t.marks) - 1; last >= 0 && t.marks[last].count == count {
+		return // what was there earlier is there now
 	}
 	if len(t.marks) == maxMarks {
 		t.thin()
