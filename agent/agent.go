@@ -105,7 +105,7 @@ func New(c Config) (*Agent, error) {
 		Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
 		Unattested: c.Unattested, Queue: c.Limits.Queue,
 	})
-	creds, err := newIdentity(c, anchors, a.enrollz.Current)
+	creds, err := newIdentity(c, anchors, a.enrollz.Current, a.desk.Busy)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}

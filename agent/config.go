@@ -58,7 +58,6 @@ type Limits struct {
 	PerPeer     int           // open at once from one address: 32
 	DialRate    float64       // new connections of one address per second: 5, in bursts of four seconds' worth
 	Handshake   time.Duration // until TLS and HTTP/2 are set up: 10 s
-	Signatures  int           // handshakes that may wait for the TPM at once: 4
 	Streams     uint32        // calls at once on one connection: 16
 	Call        time.Duration // for one call, the reading of its request included: 30 s
 	AttestRate  float64       // challenges of one address per second: 5, in bursts of four seconds' worth
@@ -77,7 +76,6 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.PerPeer, 32)
 	fill(&l.DialRate, 5)
 	fill(&l.Handshake, 10*time.Second)
-	fill(&l.Signatures, 4)
 	fill(&l.Streams, 16)
 	fill(&l.Call, 30*time.Second)
 	fill(&l.AttestRate, 5)

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -73,32 +75,63 @@ func TestMeterForgetsOnlyTheIdle(t *testing.T) {
 	}
 }
 
+// slowSigner takes its time, and notes when it begins and ends.
 type slowSigner struct {
 	crypto.Signer
-	entered, leave chan struct{}
+	mu    sync.Mutex // guards times
+	times []time.Time
 }
 
-func (s slowSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
-	s.entered <- struct{}{}
-	<-s.leave
+func (s *slowSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	begin := time.Now()
+	time.Sleep(100 * time.Millisecond)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.times = append(s.times, begin, time.Now())
 	return nil, nil
 }
 
-func TestHandshakesHaveAShareOfTheTPM(t *testing.T) {
-	slow := slowSigner{entered: make(chan struct{}), leave: make(chan struct{})}
-	s := &share{Signer: slow, slots: make(chan struct{}, 2), wait: 10 * time.Millisecond}
-	ended := make(chan error, 2)
-	for range 2 {
-		go func() { _, err := s.Sign(nil, nil, nil); ended <- err }()
-		<-slow.entered
+func TestHandshakesLeaveRoomForOthers(t *testing.T) {
+	for quoting, want := range map[bool]struct {
+		room time.Duration
+		late int
+	}{
+		false: {50 * time.Millisecond, 3},  // signatures begin at 0, 150, … 600 ms
+		true:  {200 * time.Millisecond, 5}, // at 0, 300 and 600 ms
+	} {
+		testRoom(t, quoting, want.room, want.late)
 	}
-	if _, err := s.Sign(nil, nil, nil); !errors.Is(err, errShare) {
-		t.Errorf("third signature: %v: want errShare", err)
-	}
-	close(slow.leave)
-	for range 2 {
-		if err := <-ended; err != nil {
-			t.Error(err)
+}
+
+func testRoom(t *testing.T, quoting bool, want time.Duration, wantLate int) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowSigner{}
+		s := &share{Signer: slow, quoting: func() bool { return quoting }, turn: make(chan struct{}, 1), wait: 700 * time.Millisecond}
+		late := 0
+		var mu sync.Mutex
+		var handshakes sync.WaitGroup
+		for range 8 {
+			handshakes.Go(func() {
+				_, err := s.Sign(nil, nil, nil)
+				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, errShare) {
+					late++
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
 		}
-	}
+		handshakes.Wait()
+		if late != wantLate {
+			t.Errorf("quoting is %v: %d of 8 handshakes waited too long: want %d", quoting, late, wantLate)
+		}
+		for i := 2; i < len(slow.times); i += 2 {
+			if room := slow.times[i].Sub(slow.times[i-1]); room != want {
+				t.Errorf("quoting is %v: handshake %d begins %v after the one before has ended: want %v", quoting, i/2, room, want)
+			}
+		}
+		time.Sleep(time.Second) // the last pause
+	})
 }

@@ -78,13 +78,13 @@ type identity struct {
 // newIdentity takes the maker's certificate of the IDevID. Without one the
 // IDevID signs its own: nobody can take that for an identity, but who has
 // learnt elsewhere which key is in which TPM knows who is at the other end.
-func newIdentity(c Config, anchors *x509.CertPool, current func() enrollz.Enrollment) (*identity, error) {
+func newIdentity(c Config, anchors *x509.CertPool, current func() enrollz.Enrollment, quoting func() bool) (*identity, error) {
 	id := &identity{anchors: anchors, now: c.Now, current: current}
 	if c.IDevID == nil {
 		id.selfSign = func() (tls.Certificate, error) { return ephemeral(c) }
 		return id, nil
 	}
-	id.signer = &share{Signer: c.IDevID, slots: make(chan struct{}, c.Limits.Signatures), wait: c.Limits.Handshake}
+	id.signer = &share{Signer: c.IDevID, quoting: quoting, turn: make(chan struct{}, 1), wait: c.Limits.Handshake}
 	id.selfSign = func() (tls.Certificate, error) { return selfSigned(c, "waxseal, certified by nobody", id.signer) }
 	if len(c.IDevIDCert) == 0 {
 		return id, nil
@@ -240,11 +240,15 @@ func selfSigned(c Config, name string, key crypto.Signer) (tls.Certificate, erro
 }
 
 // share is the part of the TPM that handshakes may use: a TLS 1.3 server signs
-// before it knows the client, so strangers could take all of the chip.
+// before it knows the client, so strangers could take all of the chip. One
+// handshake signs at a time. The next does not begin for half as long as that
+// took, so that a quote, which is several commands, gets in between; and for
+// twice as long while quotes are asked for.
 type share struct {
 	crypto.Signer
-	slots chan struct{}
-	wait  time.Duration
+	quoting func() bool   // whether anybody waits for a quote
+	turn    chan struct{} // full while a handshake signs, and in the pause after it
+	wait    time.Duration // for the turn
 }
 
 var errShare = errors.New("too many handshakes wait for the TPM")
@@ -254,10 +258,18 @@ func (s *share) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	full := time.NewTimer(s.wait)
 	defer full.Stop()
 	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-		return s.Signer.Sign(random, digest, opts)
+	case s.turn <- struct{}{}:
 	case <-full.C:
 		return nil, errShare
 	}
+	begin := time.Now()
+	defer func() { time.AfterFunc(s.pause(time.Since(begin)), func() { <-s.turn }) }()
+	return s.Signer.Sign(random, digest, opts)
+}
+
+func (s *share) pause(took time.Duration) time.Duration {
+	if s.quoting() {
+		return 2 * took
+	}
+	return took / 2
 }

@@ -101,6 +101,9 @@ func (d *Desk) Probe() string {
 	return ""
 }
 
+// Busy tells whether anybody waits for a quote.
+func (d *Desk) Busy() bool { return len(d.waiting) > 0 }
+
 // Banks returns the active PCR banks, none without a TPM.
 func (d *Desk) Banks() []measure.Alg {
 	if d.config.Quoter == nil {
