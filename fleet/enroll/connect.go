@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 // or one of the owner where it was enrolled before. refused tells why the
 // certificate that it showed was not accepted.
 func (c Config) dial() (conn wire.Conn, refused func() error, err error) {
+	if c.EKs != nil {
+		return c.dialTo(sameKey())
+	}
 	return c.dialTo(func(peer *x509.Certificate) error {
 		err := leads(peer, c.Maker, c.Now())
 		if err == nil || leads(peer, c.Roots, c.Now()) == nil {
@@ -24,6 +28,25 @@ func (c Config) dial() (conn wire.Conn, refused func() error, err error) {
 		}
 		return fmt.Errorf("%w: its certificate leads neither to the vendor CA nor to the owner: %w", ErrPeer, err)
 	})
+}
+
+// sameKey accepts whoever is there, since nobody has certified a router without
+// its maker's certificates, but nobody else later: its TLS key is held against
+// the IDevID that its TPM proves, before anything is installed.
+func sameKey() func(*x509.Certificate) error {
+	var mu sync.Mutex
+	var first []byte
+	return func(peer *x509.Certificate) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if first == nil {
+			first = peer.RawSubjectPublicKeyInfo
+		}
+		if !bytes.Equal(first, peer.RawSubjectPublicKeyInfo) {
+			return fmt.Errorf("%w: its TLS key has changed", ErrPeer)
+		}
+		return nil
+	}
 }
 
 // dialTo returns a connection to a router whose certificate is accepted.

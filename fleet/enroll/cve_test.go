@@ -69,16 +69,16 @@ func contents(t *testing.T, dir string) map[string][]byte {
 func TestCVE2025_13609_OneRightKeyIsNotEnough(t *testing.T) {
 	l := enroll.FileLedger{Dir: t.TempDir()}
 	iak, idevid, other := newKey(t, elliptic.P384()), newKey(t, elliptic.P384()), newKey(t, elliptic.P384())
-	if err := l.Admit(serial, false, &iak.PublicKey, &idevid.PublicKey); err != nil {
+	if err := l.Admit(serial, false, enroll.Keys{IAK: &iak.PublicKey, IDevID: &idevid.PublicKey}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Admit(serial, false, &other.PublicKey, &idevid.PublicKey); !errors.Is(err, enroll.ErrOtherKey) {
+	if err := l.Admit(serial, false, enroll.Keys{IAK: &other.PublicKey, IDevID: &idevid.PublicKey}); !errors.Is(err, enroll.ErrOtherKey) {
 		t.Errorf("another attestation key beside the known identity: %v", err)
 	}
-	if err := l.Admit(serial, false, &iak.PublicKey, &other.PublicKey); !errors.Is(err, enroll.ErrOtherKey) {
+	if err := l.Admit(serial, false, enroll.Keys{IAK: &iak.PublicKey, IDevID: &other.PublicKey}); !errors.Is(err, enroll.ErrOtherKey) {
 		t.Errorf("another identity beside the known attestation key: %v", err)
 	}
-	if err := l.Admit("WX-0002", true, &iak.PublicKey, &idevid.PublicKey); !errors.Is(err, enroll.ErrKeyTaken) {
+	if err := l.Admit("WX-0002", true, enroll.Keys{IAK: &iak.PublicKey, IDevID: &idevid.PublicKey}); !errors.Is(err, enroll.ErrKeyTaken) {
 		t.Errorf("the known keys under another name: %v", err)
 	}
 }

@@ -1,10 +1,10 @@
-// Package enroll is the owner's half of enrollment by the maker's certificates
+// Package enroll is the owner's half of enrollment
 // (openconfig.attestz.TpmEnrollzService): it makes sure that a router is what
-// its maker says it is, gives its keys certificates of the owner, and sees
-// that the router uses them.
+// its maker says it is, or that its keys are in the TPM of a known EK, gives
+// the keys certificates of the owner, and sees that the router uses them.
 //
-// It believes the maker's certificates and the keys that the router proves to
-// hold, never what the router only says. It installs nothing before every
+// It believes the maker's certificates or the known EK, and the keys that the
+// router proves to hold, never what the router only says. It installs nothing before every
 // check has passed, and it never makes, moves or sees a private key of a
 // router.
 package enroll
@@ -37,6 +37,7 @@ var (
 type Config struct {
 	Address string              // host:port; without a port, wire.Port
 	Maker   []*x509.Certificate // the maker's roots and intermediates; no other issuer is used
+	EKs     EKs                 // who knows the routers' EKs; not nil: the router has no certificates of its maker, and Maker is not used
 	Roots   []*x509.Certificate // the owner's trust anchors, for a router that is enrolled again
 	Issuer  Issuer              // the owner's CA
 	Ledger  Ledger              // which keys are enrolled; nil: nothing is remembered
@@ -104,28 +105,22 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// install asks for the maker's certificates, checks them, and replaces them in
-// use by the owner's.
+// install finds out who the router is and gives it the owner's certificates.
 func (c Config) install(ctx context.Context) (Result, error) {
 	conn, refused, err := c.dial()
 	if err != nil {
 		return Result{}, err
 	}
 	defer conn.Close()
-	c.Step("asking for the maker's certificates")
-	ans, err := conn.Enrollz().IAKCert(ctx, c.Select)
+	id, card, err := c.meet(ctx, conn.Enrollz())
 	if cause := refused(); cause != nil {
 		return Result{}, cause
 	}
 	if err != nil {
 		return Result{}, err
 	}
-	id, err := c.identify(ans)
-	if err != nil {
-		return Result{}, err
-	}
 	if c.Ledger != nil {
-		if err := c.Ledger.Admit(id.serial, c.Replace, publicKey(id.iak), publicKey(id.idevid)); err != nil {
+		if err := c.Ledger.Admit(id.serial, c.Replace, Keys{IAK: id.iak, IDevID: id.idevid, EK: id.ek}); err != nil {
 			return Result{}, err
 		}
 	}
@@ -134,7 +129,7 @@ func (c Config) install(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r.Card = ans.Card
+	r.Card = card
 	c.Step("installing certificates")
 	if err := conn.Enrollz().RotateOIAK(ctx, rotation); err != nil {
 		return Result{}, err
@@ -143,19 +138,32 @@ func (c Config) install(ctx context.Context) (Result, error) {
 	return r, c.switched(ctx, r.OIDevID)
 }
 
+// meet finds out who the router is: by its maker's certificates, or by what the
+// TPM of the known EK says.
+func (c Config) meet(ctx context.Context, router wire.EnrollClient) (identity, wire.Card, error) {
+	if c.EKs != nil {
+		return c.prove(ctx, router)
+	}
+	c.Step("asking for the maker's certificates")
+	ans, err := router.IAKCert(ctx, c.Select)
+	if err != nil {
+		return identity{}, wire.Card{}, err
+	}
+	id, err := c.identify(ans)
+	return id, ans.Card, err
+}
+
 // issue gets the owner's certificates for the router's two keys.
 func (c Config) issue(ctx context.Context, id identity) (Result, wire.Rotation, error) {
 	host, _, err := net.SplitHostPort(c.Address)
 	if err != nil {
 		return Result{}, wire.Rotation{}, err
 	}
-	req := Request{Kind: OIAK, Subject: id.iak.Subject, Serial: id.serial, Key: id.iak.PublicKey}
-	oiak, err := c.Issuer.Issue(ctx, req)
+	oiak, err := c.certify(ctx, Request{Kind: OIAK, Subject: id.subject, Serial: id.serial, Key: id.iak})
 	if err != nil {
 		return Result{}, wire.Rotation{}, err
 	}
-	req.Kind, req.Key, req.Host = OIDevID, id.idevid.PublicKey, host
-	oidevid, err := c.Issuer.Issue(ctx, req)
+	oidevid, err := c.certify(ctx, Request{Kind: OIDevID, Subject: id.subject, Serial: id.serial, Host: host, Key: id.idevid})
 	if err != nil {
 		return Result{}, wire.Rotation{}, err
 	}
@@ -164,4 +172,17 @@ func (c Config) issue(ctx context.Context, id identity) (Result, wire.Rotation, 
 		Updates: []wire.Update{{Select: c.Select, OIAK: wire.ChainOf(oiak), OIDevID: wire.ChainOf(oidevid)}},
 	}
 	return Result{Serial: id.serial, OIAK: oiak, OIDevID: oidevid}, rotation, nil
+}
+
+// certify has a certificate issued. What the issuer answers is checked,
+// wherever it is.
+func (c Config) certify(ctx context.Context, r Request) (*x509.Certificate, error) {
+	cert, err := c.Issuer.Issue(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Check(cert, c.Roots, c.Now()); err != nil {
+		return nil, fmt.Errorf("%s certificate for %s: %w", r.Kind, r.Serial, err)
+	}
+	return cert, nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"slices"
 	"time"
@@ -13,32 +15,37 @@ import (
 	"waxseal/measure/wire"
 )
 
-// identity is a router as its maker certifies it.
+// identity is a router that is known: by its maker's certificates, or by what
+// its TPM has proven.
 type identity struct {
 	serial      string
-	iak, idevid *x509.Certificate
+	subject     pkix.Name // of the certificates that it gets
+	iak, idevid *ecdsa.PublicKey
+	ek          *rsa.PublicKey // nil: not known
 }
 
 // identify checks the maker's certificates: that they lead to the maker, name
 // one router, are of two P-384 keys, and that the router that answered holds
 // the IDevID key (RFC 9683, section 2.3; attestz, enrollment by certificates).
 func (c Config) identify(ans wire.IAKAnswer) (identity, error) {
-	var id identity
-	var err error
-	if id.iak, err = c.certified("IAK", ans.IAK); err != nil {
-		return id, err
+	iak, err := c.certified("IAK", ans.IAK)
+	if err != nil {
+		return identity{}, err
 	}
-	if id.idevid, err = c.certified("IDevID", ans.IDevID); err != nil {
-		return id, err
+	idevid, err := c.certified("IDevID", ans.IDevID)
+	if err != nil {
+		return identity{}, err
 	}
-	if id.serial, err = c.serial(id, ans.Card); err != nil {
-		return id, err
+	serial, err := c.serial(iak, idevid, ans.Card)
+	if err != nil {
+		return identity{}, err
 	}
-	if publicKey(id.iak).Equal(id.idevid.PublicKey) {
+	id := identity{serial: serial, subject: iak.Subject, iak: publicKey(iak), idevid: publicKey(idevid)}
+	if id.iak.Equal(id.idevid) {
 		return id, fmt.Errorf("%w: IAK and IDevID are one key", ErrKey)
 	}
-	if len(ans.Peer) == 0 || !publicKey(id.idevid).Equal(ans.Peer[0].PublicKey) {
-		return id, fmt.Errorf("%w: its TLS key is not the IDevID of %s", ErrPeer, id.serial)
+	if len(ans.Peer) == 0 || !id.idevid.Equal(ans.Peer[0].PublicKey) {
+		return id, fmt.Errorf("%w: its TLS key is not the IDevID of %s", ErrPeer, serial)
 	}
 	return id, nil
 }
@@ -69,17 +76,17 @@ func (c Config) certified(name string, chain wire.Chain) (*x509.Certificate, err
 
 // serial returns the serial number on which the certificates, the router and
 // the operator agree.
-func (c Config) serial(id identity, card wire.Card) (string, error) {
-	serial, err := evidence.SerialNumber(id.iak)
+func (c Config) serial(iak, idevid *x509.Certificate, card wire.Card) (string, error) {
+	serial, err := evidence.SerialNumber(iak)
 	if err != nil {
 		return "", fmt.Errorf("IAK: %w: %w", ErrSerial, err)
 	}
-	other, err := evidence.SerialNumber(id.idevid)
+	other, err := evidence.SerialNumber(idevid)
 	if err != nil {
 		return "", fmt.Errorf("IDevID: %w: %w", ErrSerial, err)
 	}
-	if serial != other || !bytes.Equal(id.iak.RawSubject, id.idevid.RawSubject) {
-		return "", fmt.Errorf("%w: the IAK is of %s, the IDevID of %s", ErrSerial, text(id.iak), text(id.idevid))
+	if serial != other || !bytes.Equal(iak.RawSubject, idevid.RawSubject) {
+		return "", fmt.Errorf("%w: the IAK is of %s, the IDevID of %s", ErrSerial, text(iak), text(idevid))
 	}
 	if serial != card.Serial && serial != card.ChassisSerial {
 		return "", fmt.Errorf("%w: certificates say %s, the router calls itself %q (chassis %q)", ErrSerial, serial, card.Serial, card.ChassisSerial)

@@ -54,7 +54,7 @@ func (r Request) template(now time.Time, life time.Duration) (*x509.Certificate,
 		return nil, err
 	}
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	t.URIs = []*url.URL{{Scheme: "urn", Opaque: "serial:" + url.PathEscape(r.Serial)}}
+	t.URIs = []*url.URL{serialURI(r.Serial)}
 	switch r.Kind {
 	case OIAK:
 		t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{oidAIKCertificate}
@@ -64,6 +64,11 @@ func (r Request) template(now time.Time, life time.Duration) (*x509.Certificate,
 		return t, addHost(t, r.Host)
 	}
 	return nil, fmt.Errorf("certificate of kind %q: need %s or %s", r.Kind, OIAK, OIDevID)
+}
+
+// serialURI names a router in a certificate (attestz, Subject alternative name).
+func serialURI(serial string) *url.URL {
+	return &url.URL{Scheme: "urn", Opaque: "serial:" + url.PathEscape(serial)}
 }
 
 func addHost(t *x509.Certificate, host string) error {

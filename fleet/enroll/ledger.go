@@ -3,6 +3,7 @@ package enroll
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -25,17 +26,24 @@ var (
 	ErrOtherKey = errors.New("serial number is enrolled with other keys")
 )
 
+// Keys are the keys of a router that a ledger remembers.
+type Keys struct {
+	IAK, IDevID *ecdsa.PublicKey
+	EK          *rsa.PublicKey // nil: not known
+}
+
 // Ledger remembers which keys belong to which serial number.
 type Ledger interface {
 	// Admit notes the keys of a router, or refuses them with ErrKeyTaken or
 	// ErrOtherKey. With replace a router may come with new keys; a key never
 	// goes to another router.
-	Admit(serial string, replace bool, keys ...*ecdsa.PublicKey) error
+	Admit(serial string, replace bool, keys Keys) error
 }
 
 // FileLedger is a ledger in a directory: one file for each key, with the serial
-// number in it, and one for each serial number, with its keys. A file is made
-// in one step, so that of two enrollments at once one is refused.
+// number in it, one for each serial number, with its IAK and IDevID, and one
+// with its EK where that is known. A file is made in one step, so that of two
+// enrollments at once one is refused.
 type FileLedger struct{ Dir string }
 
 var _ Ledger = FileLedger{}
@@ -44,31 +52,50 @@ var _ Ledger = FileLedger{}
 const LedgerDir = "ledger"
 
 // Admit implements Ledger.
-func (l FileLedger) Admit(serial string, replace bool, keys ...*ecdsa.PublicKey) error {
+func (l FileLedger) Admit(serial string, replace bool, keys Keys) error {
 	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
+	if keys.EK != nil { // first: who comes with an EK that is taken leaves no other trace
+		name, err := l.admitKeys(serial, keys.EK)
+		if err != nil {
+			return err
+		}
+		if err := l.admitSerial("ek-", serial, replace, name); err != nil {
+			return err
+		}
+	}
+	names, err := l.admitKeys(serial, keys.IAK, keys.IDevID)
+	if err != nil {
+		return err
+	}
+	return l.admitSerial("serial-", serial, replace, names)
+}
+
+// admitKeys notes whose the keys are, and returns their names, one a line.
+func (l FileLedger) admitKeys(serial string, keys ...any) ([]byte, error) {
 	var names []byte
 	for _, key := range keys {
 		name, err := fingerprint(key)
 		if err != nil {
-			return fmt.Errorf("ledger: %w", err)
+			return nil, fmt.Errorf("ledger: %w", err)
 		}
 		names = append(names, name+"\n"...)
 		kept, err := l.note("key-"+name, []byte(serial+"\n"))
 		if err != nil {
-			return fmt.Errorf("ledger: %w", err)
+			return nil, fmt.Errorf("ledger: %w", err)
 		}
 		if !bytes.Equal(kept, []byte(serial+"\n")) {
-			return fmt.Errorf("%w: key %s… is of %s, not of %s", ErrKeyTaken, name[:16], evidence.Escape(string(bytes.TrimSpace(kept))), serial)
+			return nil, fmt.Errorf("%w: key %s… is of %s, not of %s", ErrKeyTaken, name[:16], evidence.Escape(string(bytes.TrimSpace(kept))), serial)
 		}
 	}
-	return l.admitSerial(serial, replace, names)
+	return names, nil
 }
 
-func (l FileLedger) admitSerial(serial string, replace bool, names []byte) error {
+// admitSerial notes which keys a serial number has.
+func (l FileLedger) admitSerial(prefix, serial string, replace bool, names []byte) error {
 	sum := sha256.Sum256([]byte(serial)) // a serial number may hold what a file name may not
-	file := "serial-" + hex.EncodeToString(sum[:])
+	file := prefix + hex.EncodeToString(sum[:])
 	kept, err := l.note(file, names)
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
@@ -106,7 +133,7 @@ func (l FileLedger) note(name string, data []byte) ([]byte, error) {
 }
 
 // fingerprint returns the SHA-256 of a public key's SubjectPublicKeyInfo, in hexadecimal.
-func fingerprint(key *ecdsa.PublicKey) (string, error) {
+func fingerprint(key any) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return "", err

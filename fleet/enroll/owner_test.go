@@ -93,7 +93,7 @@ func TestLedgerAdmitsAKeyOnceUnderConcurrency(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 16 {
 		wait.Go(func() {
-			switch err := l.Admit(string(rune('A'+i)), false, &key.PublicKey); {
+			switch err := l.Admit(string(rune('A'+i)), false, enroll.Keys{IAK: &key.PublicKey, IDevID: &key.PublicKey}); {
 			case err == nil:
 				admitted.Add(1)
 			case !errors.Is(err, enroll.ErrKeyTaken):
