@@ -28,6 +28,7 @@ func noon() time.Time { return evidencetest.Noon }
 type fresh struct {
 	*challengetest.Device
 	config enroll.Config
+	dir    string // the owner's
 }
 
 func newFresh(t *testing.T) fresh {
@@ -60,7 +61,7 @@ func newFresh(t *testing.T) fresh {
 	return fresh{d, enroll.Config{
 		Address: address, Maker: []*x509.Certificate{d.Vendor.Certificate}, Roots: cred.Roots,
 		Issuer: ca, Client: cred.Client, Serial: serial, Now: noon, Timeout: 20 * time.Second,
-	}}
+	}, dir}
 }
 
 func newKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {

@@ -315,7 +315,7 @@ func TestEKIsReadFromItsCertificateOrKey(t *testing.T) {
 	ek := &keys[0].PublicKey
 	maker, other := authority(t, "TPM maker", nil), authority(t, "TPM maker", nil)
 	ca := []*x509.Certificate{maker.Certificate}
-	plain := pkix(t, ek)
+	plain := publicPEM(t, ek)
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Skip("this Go makes no weak keys") // crypto/rsa refuses below 1024 bits
@@ -330,9 +330,9 @@ func TestEKIsReadFromItsCertificateOrKey(t *testing.T) {
 		"expired":                {pemOf(ekCertificate(t, maker, ek, func(c *x509.Certificate) { c.NotAfter = noon().AddDate(0, 0, -1) })), false},
 		"of no EK":               {pemOf(ekCertificate(t, maker, ek, func(c *x509.Certificate) { c.UnknownExtKeyUsage = nil })), false},
 		"of an EC key":           {pemOf(ekCertificate(t, maker, &newKey(t, elliptic.P384()).PublicKey)), false},
-		"EC key":                 {pkix(t, &newKey(t, elliptic.P384()).PublicKey), false},
-		"RSA-1024":               {pkix(t, &small.PublicKey), false},
-		"RSA with exponent 3":    {pkix(t, &rsa.PublicKey{N: ek.N, E: 3}), false},
+		"EC key":                 {publicPEM(t, &newKey(t, elliptic.P384()).PublicKey), false},
+		"RSA-1024":               {publicPEM(t, &small.PublicKey), false},
+		"RSA with exponent 3":    {publicPEM(t, &rsa.PublicKey{N: ek.N, E: 3}), false},
 		"two blocks":             {plain + plain, false},
 		"no PEM":                 {"x", false},
 		"empty":                  {"", false},
@@ -356,7 +356,7 @@ func TestEKIsReadFromItsCertificateOrKey(t *testing.T) {
 
 func pemOf(cert *x509.Certificate) string { return wire.ChainOf(cert).String() }
 
-func pkix(t *testing.T, key any) string {
+func publicPEM(t *testing.T, key any) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
