@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -12,65 +13,123 @@ import (
 	"waxseal/measure/evidence"
 )
 
+// enrollFlags are the flags of enroll.
+type enrollFlags struct {
+	owner, maker, serial, flow, ek, ekCA, program string
+	timeout                                       time.Duration
+	replace                                       bool
+}
+
 func (a *app) enroll() *cobra.Command {
-	var owner, maker, serial string
-	var timeout time.Duration
-	var replace bool
+	var f enrollFlags
 	c := &cobra.Command{
 		Use: "enroll ADDRESS", Short: "Give a router the owner's certificates",
-		Long: "Checks the maker's certificates of the router's keys, gives both keys certificates of the owner, installs them,\n" +
-			"and challenges the router once, by which it proves that it holds its attestation key.",
+		Long: "Finds out who a router is, gives its two keys certificates of the owner, installs them, and challenges the router\n" +
+			"once, by which it proves that it holds its attestation key. Who it is, its maker's certificates say (--flow vendor),\n" +
+			"or on a router without any, the TPM whose EK the owner knows (--flow hmac).",
 		Args: args("ADDRESS, the router's host[:port]"),
 	}
-	c.Flags().StringVar(&owner, "owner", "", "directory made by 'waxseal owner init'")
-	c.Flags().StringVar(&maker, "vendor-ca", "", "PEM `FILE` with the maker's CA certificates")
-	c.Flags().StringVar(&serial, "serial", "", "serial number that the router must have (default: the one that its maker certifies)")
-	c.Flags().BoolVar(&replace, "replace", false, "accept other keys than the router was enrolled with: its board was replaced")
-	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "for the whole enrollment")
+	c.Flags().StringVar(&f.owner, "owner", "", "directory made by 'waxseal owner init'")
+	c.Flags().StringVar(&f.flow, "flow", "vendor", "how the router is known: vendor (its maker's certificates) or hmac (its EK)")
+	c.Flags().StringVar(&f.maker, "vendor-ca", "", "PEM `FILE` with the maker's CA certificates; vendor only")
+	c.Flags().StringVar(&f.ek, "ek", "", "PEM `FILE` with the EK of the router's TPM: its public key, or its certificate; hmac only")
+	c.Flags().StringVar(&f.ekCA, "ek-ca", "", "PEM `FILE` with the CA certificates of the TPM's maker, for an EK certificate; hmac only")
+	c.Flags().StringVar(&f.serial, "serial", "", "serial number that the router must have (default: the one that its maker certifies)")
+	c.Flags().StringVar(&f.program, "ca-command", "", "`PROGRAM` that signs the certificates instead of the owner's CA key")
+	c.Flags().BoolVar(&f.replace, "replace", false, "accept other keys than the router was enrolled with: its board was replaced")
+	c.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "for the whole enrollment")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if err := need(c, "owner", "vendor-ca"); err != nil {
+		if err := f.check(c); err != nil {
 			return err
 		}
-		config, err := enrollConfig(owner, maker)
+		config, err := f.config(a.now())
 		if err != nil {
 			return err
 		}
-		config.Address, config.Serial, config.Timeout, config.Now = args[0], serial, timeout, a.now
-		config.Step, config.Replace = a.progress, replace
+		config.Address, config.Now, config.Step = args[0], a.now, a.progress
 		r, err := enroll.Enroll(c.Context(), config)
 		a.progress("")
 		if err != nil {
 			return err
 		}
-		return a.enrolled(r, serial)
+		return a.enrolled(r, f)
 	}
 	return c
 }
 
-func enrollConfig(owner, maker string) (enroll.Config, error) {
-	ca, err := enroll.OpenCA(owner)
+// check asks for the flags of the chosen flow, and refuses those of the other.
+func (f enrollFlags) check(c *cobra.Command) error {
+	needed := map[string][]string{"vendor": {"owner", "vendor-ca"}, "hmac": {"owner", "ek", "serial"}}[f.flow]
+	foreign := map[string][]string{"vendor": {"ek", "ek-ca"}, "hmac": {"vendor-ca"}}[f.flow]
+	if needed == nil {
+		return usageError{c.CommandPath(), fmt.Errorf("--flow %q: need vendor or hmac", f.flow)}
+	}
+	for _, name := range foreign {
+		if c.Flags().Changed(name) {
+			return usageError{c.CommandPath(), fmt.Errorf("--%s has no meaning with --flow %s", name, f.flow)}
+		}
+	}
+	return need(c, needed...)
+}
+
+// config reads the files that the flags name.
+func (f enrollFlags) config(now time.Time) (enroll.Config, error) {
+	cred, err := enroll.OpenCredentials(f.owner)
 	if err != nil {
 		return enroll.Config{}, fmt.Errorf("--owner: %w", err)
 	}
-	cred, err := enroll.OpenCredentials(owner)
-	if err != nil {
-		return enroll.Config{}, fmt.Errorf("--owner: %w", err)
+	c := enroll.Config{
+		Roots: cred.Roots, Client: cred.Client, Serial: f.serial, Timeout: f.timeout, Replace: f.replace,
+		Ledger: enroll.FileLedger{Dir: filepath.Join(f.owner, enroll.LedgerDir)},
 	}
-	vendor, err := enroll.ReadCertificates(maker)
-	if err != nil {
-		return enroll.Config{}, fmt.Errorf("--vendor-ca: %w", err)
+	if c.Issuer, err = f.issuer(); err != nil {
+		return c, err
 	}
-	return enroll.Config{
-		Maker: vendor, Roots: cred.Roots, Issuer: ca, Client: cred.Client,
-		Ledger: enroll.FileLedger{Dir: filepath.Join(owner, enroll.LedgerDir)},
-	}, nil
+	if f.flow == "hmac" {
+		c.EKs, err = f.knownEK(now)
+		return c, err
+	}
+	if c.Maker, err = enroll.ReadCertificates(f.maker); err != nil {
+		return c, fmt.Errorf("--vendor-ca: %w", err)
+	}
+	return c, nil
+}
+
+// issuer is the owner's CA: its key in a file, or a program.
+func (f enrollFlags) issuer() (enroll.Issuer, error) {
+	if f.program != "" {
+		return enroll.ProgramCA{Path: f.program}, nil
+	}
+	ca, err := enroll.OpenCA(f.owner)
+	if err != nil {
+		return nil, fmt.Errorf("--owner: %w", err)
+	}
+	return ca, nil
+}
+
+func (f enrollFlags) knownEK(now time.Time) (enroll.EKs, error) {
+	var ca []*x509.Certificate
+	if f.ekCA != "" {
+		var err error
+		if ca, err = enroll.ReadCertificates(f.ekCA); err != nil {
+			return nil, fmt.Errorf("--ek-ca: %w", err)
+		}
+	}
+	ek, err := enroll.ReadEK(f.ek, f.serial, ca, now)
+	if err != nil {
+		return nil, fmt.Errorf("--ek: %w", err)
+	}
+	return ek, nil
 }
 
 // enrolled reports an enrolled router. It has failed if the router did not
 // prove that it holds its attestation key.
-func (a *app) enrolled(r enroll.Result, expected string) error {
+func (a *app) enrolled(r enroll.Result, f enrollFlags) error {
 	fmt.Fprintf(a.stdout, "%s is enrolled: it shows the owner's certificate.\n", evidence.Escape(r.Serial))
-	if expected == "" {
+	if f.flow == "hmac" {
+		fmt.Fprintf(a.stdout, "Its keys are in the TPM of the EK in %s; that this TPM is in %s, that file says.\n", f.ek, evidence.Escape(r.Serial))
+	}
+	if f.serial == "" {
 		fmt.Fprintln(a.stdout, "Its serial number is the one that its maker certifies; it was not compared with one that you expect (--serial).")
 	}
 	if r.First.Outcome == challenge.Genuine {

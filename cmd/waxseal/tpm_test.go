@@ -29,12 +29,21 @@ func (q quoter) Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs 
 func serveTPM(t *testing.T, ca *factory.CA, ownerCA []byte, boot []record) (address string) {
 	t.Helper()
 	const serial = "WX-0042"
-	ctx, cancel := context.WithCancel(t.Context())
 	dev := tpmtest.Swtpm(t)
-	receipt, err := factory.Provision(ctx, dev, ca, serial)
+	receipt, err := factory.Provision(t.Context(), dev, ca, serial)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := configOf(t, dev, serial, boot)
+	c.OwnerCA, c.IAKCert, c.IDevIDCert = ownerCA, wire.Chain{receipt.IAK.PEM()}, wire.Chain{receipt.IDevID.PEM()}
+	return serveAgent(t, c)
+}
+
+// configOf measures a boot and returns the configuration of its agent, without
+// certificates and without an owner.
+func configOf(t *testing.T, dev *tpm.Device, serial string, boot []record) agent.Config {
+	t.Helper()
+	ctx := t.Context()
 	iak, _, err := dev.Public(ctx, tpm.IAK)
 	if err != nil {
 		t.Fatal(err)
@@ -60,12 +69,16 @@ func serveTPM(t *testing.T, ca *factory.CA, ownerCA []byte, boot []record) (addr
 			t.Fatal(err)
 		}
 	}
-	a, err := agent.New(agent.Config{
+	return agent.Config{
 		Card:   wire.Card{Role: wire.Active, Serial: serial, Slot: "0", Maker: "lab", Part: "qemu-amd64", ChassisSerial: serial},
 		Quoter: quoter{dev}, Recorder: recorder, IAK: iak, IDevID: idevid,
-		IAKCert: wire.Chain{receipt.IAK.PEM()}, IDevIDCert: wire.Chain{receipt.IDevID.PEM()},
-		OwnerCA: ownerCA, State: t.TempDir(), Log: slog.New(slog.DiscardHandler), Limits: agent.Limits{Stop: time.Second},
-	})
+		State: t.TempDir(), Log: slog.New(slog.DiscardHandler), Limits: agent.Limits{Stop: time.Second},
+	}
+}
+
+func serveAgent(t *testing.T, c agent.Config) (address string) {
+	t.Helper()
+	a, err := agent.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +86,7 @@ func serveTPM(t *testing.T, ca *factory.CA, ownerCA []byte, boot []record) (addr
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = a.Serve(ctx, l) }() // ends with ctx
 	t.Cleanup(func() { cancel(); <-done })
