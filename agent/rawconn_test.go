@@ -21,7 +21,12 @@ type rawConn struct {
 
 func (l *lab) rawConn(t *testing.T) rawConn {
 	t.Helper()
-	c, err := tls.Dial("tcp", l.addr, h2(clientTLS(l.owner.client(t))))
+	return l.rawConnTo(t, l.addr)
+}
+
+func (l *lab) rawConnTo(t *testing.T, addr string) rawConn {
+	t.Helper()
+	c, err := tls.Dial("tcp", addr, h2(clientTLS(l.owner.client(t))))
 	if err != nil {
 		t.Fatal(err)
 	}

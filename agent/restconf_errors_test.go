@@ -65,7 +65,7 @@ func badChallenges() []refusal {
 		{"invalid UTF-8", strings.Replace(nonceOf(sized(32)), "SHA384", "\xff", 1), 400, malformed},
 		{"10,001 arrays", strings.Repeat("[", 10001) + strings.Repeat("]", 10001), 400, malformed},
 		{"17 arrays", challengeOf(`"x":` + strings.Repeat("[", 17) + strings.Repeat("]", 17)), 400, malformed},
-				{"64 KiB and one byte", nonceOf(sized(32)) + strings.Repeat(" ", 64<<10), 413, "too-big"},
+		{"64 KiB and one byte", nonceOf(sized(32)) + strings.Repeat(" ", 64<<10), 413, "too-big"},
 		{"5,000 members", "{" + strings.Repeat(`"a":1,`, 5000) + `"b":1}`, 400, malformed},
 		{"doubled member", challengeOf(nonceText + "," + nonceText + "," + bankText), 400, malformed},
 		{"unknown member", challengeOf(nonceText + `,"x":1,` + bankText), 400, unknown},

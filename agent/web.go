@@ -110,7 +110,7 @@ func (g *guard) web(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w}
-		defer func() { g.reportWeb(r, s.status, start, recover()) }()
+		defer func() { g.reportWeb(s, r, start, recover()) }()
 		if !g.owned {
 			restconf.Refuse(s, errNoOwner)
 			return
@@ -124,25 +124,27 @@ func (g *guard) web(next http.Handler) http.Handler {
 	})
 }
 
-// reportWeb is report for RESTCONF. An answer that broke off stays broken: the
-// connection ends.
-func (g *guard) reportWeb(r *http.Request, status int, start time.Time, p any) {
-	level := slog.LevelDebug
-	attrs := []slog.Attr{
-		slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()), slog.Int("status", status),
-		slog.Duration("took", time.Since(start)), slog.String("peer", r.RemoteAddr),
-	}
+// reportWeb is report and survive for RESTCONF. An answer that broke off stays
+// broken: the connection ends.
+func (g *guard) reportWeb(s *statusWriter, r *http.Request, start time.Time, p any) {
+	level, cause := slog.LevelDebug, ""
 	if broken, _ := p.(error); p != nil && !errors.Is(broken, http.ErrAbortHandler) {
-		level = slog.LevelError
-		attrs = append(attrs, slog.String("cause", fmt.Sprintf("panic: %v\n%s", p, debug.Stack())))
+		level, cause = slog.LevelError, fmt.Sprintf("panic: %v\n%s", p, debug.Stack())
 	}
-	g.log.LogAttrs(r.Context(), level, "request", attrs...)
+	if cause != "" && s.status == 0 {
+		restconf.Refuse(s, errPanic)
+		p = nil
+	}
+	g.log.LogAttrs(r.Context(), level, "request", slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()),
+		slog.Int("status", s.status), slog.Duration("took", time.Since(start)), slog.String("peer", r.RemoteAddr), slog.String("cause", cause))
 	if p != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// statusWriter remembers the status that was answered.
+var errPanic = errors.New("panic") // its client is told of an internal error
+
+// statusWriter remembers the status that was answered; 0: none yet.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -152,6 +154,14 @@ type statusWriter struct {
 func (s *statusWriter) WriteHeader(status int) {
 	s.status = status
 	s.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (s *statusWriter) Write(b []byte) (int, error) {
+	if s.status == 0 {
+		s.status = http.StatusOK
+	}
+	return s.ResponseWriter.Write(b)
 }
 
 // Unwrap is for http.ResponseController.

@@ -221,7 +221,7 @@ func TestPageAfterATimeMissesNothing(t *testing.T) {
 	wants(t, "since later", selected(t, h, at(time.Hour)), 7, 6)
 	d.record(1)
 	wants(t, "since before it was seen", selected(t, h, at(90*time.Second)), 5, 7) // 5 and 6 may be later
-	c.now = start.Add(-24 * time.Hour) // somebody sets the clock back
+	c.now = start.Add(-24 * time.Hour)                                             // somebody sets the clock back
 	d.record(1)
 	wants(t, "since the clock was set back", selected(t, h, at(-24*time.Hour)), 1, 8)
 }
