@@ -93,8 +93,8 @@ func TestSlowReaderBlocksNobodyAndGetsOneState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var any map[string]any
-	if err := json.Unmarshal(b, &any); err != nil || strings.Count(string(b), `"event-number"`) != 5000 {
+	var doc map[string]any
+	if err := json.Unmarshal(b, &doc); err != nil || strings.Count(string(b), `"event-number"`) != 5000 {
 		t.Errorf("the slow reader got %d entries, %v: want the 5000 that there were", strings.Count(string(b), `"event-number"`), err)
 	}
 }

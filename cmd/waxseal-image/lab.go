@@ -119,6 +119,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&c.State, "tpm", "", "folder of the unit: its TPM and its firmware's variables")
 	f.BoolVar(&c.NoTPM, "no-tpm", false, "a board without a TPM")
 	f.IntVar(&c.Forward, "forward", 0, "port on 127.0.0.1 that leads to the agent; 0: a free one")
+	f.IntVar(&c.RESTCONF, "forward-restconf", 0, "port on 127.0.0.1 that leads to the agent's RESTCONF; 0: none does")
 	f.StringVar(&c.Serial, "serial", "WX-0001", "the unit's serial number")
 	f.BoolVar(&c.Direct, "direct", false, "start kernel and initramfs without firmware")
 	f.BoolVar(&quiet, "quiet", false, "do not show the console")

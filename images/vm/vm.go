@@ -22,8 +22,12 @@ import (
 	"waxseal/images"
 )
 
-// AgentPort is the port of the agent inside the guest (openconfig attestz).
-const AgentPort = 9339
+// Ports of the agent inside the guest: openconfig attestz, and RFC 9684 over
+// RESTCONF.
+const (
+	AgentPort    = 9339
+	RESTCONFPort = 8443
+)
 
 // Config says which router to run.
 type Config struct {
@@ -34,6 +38,7 @@ type Config struct {
 	Direct    bool      // start kernel and initramfs without firmware
 	Serial    string    // the unit's serial number in DMI; empty: WX-0001
 	Forward   int       // port on 127.0.0.1 that leads to the agent; 0: a free one
+	RESTCONF  int       // port on 127.0.0.1 that leads to the agent's RESTCONF; 0: none does
 	MemoryMiB int       // 0: 384
 	Console   io.Writer // gets what the guest writes to its serial port; nil: dropped
 	Args      []string  // further arguments for QEMU
@@ -122,13 +127,17 @@ func (v *VM) start(ctx context.Context, c Config) error {
 
 // argv returns QEMU's command line; control is the TPM's socket.
 func (c Config) argv(control string) ([]string, error) {
+	network := fmt.Sprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%d-:%d", c.Forward, AgentPort)
+	if c.RESTCONF != 0 {
+		network += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", c.RESTCONF, RESTCONFPort)
+	}
 	argv := []string{
 		"qemu-system-x86_64", "-accel", "tcg", "-machine", "q35,smm=off", "-m", fmt.Sprint(c.MemoryMiB),
 		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
 		"-smbios", "type=1,manufacturer=waxseal,product=qemu-amd64,serial=" + c.Serial,
 		"-drive", "if=none,id=disk,format=raw,file=" + c.Disk,
 		"-device", "virtio-blk-pci,drive=disk,bootindex=1",
-		"-netdev", fmt.Sprintf("user,id=n0,hostfwd=tcp:127.0.0.1:%d-:%d", c.Forward, AgentPort),
+		"-netdev", network,
 		"-device", "virtio-net-pci,netdev=n0,romfile=",
 		"-device", "virtio-rng-pci",
 	}

@@ -32,6 +32,23 @@ func TestRouterIsAlwaysEmulated(t *testing.T) {
 	}
 }
 
+func TestPortsOfTheRouterAreForwarded(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, images.CmdlineFile), []byte("quiet"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for c, want := range map[*Config]string{
+		{Forward: 1234}:                 "user,id=n0,hostfwd=tcp:127.0.0.1:1234-:9339",
+		{Forward: 1234, RESTCONF: 4321}: "user,id=n0,hostfwd=tcp:127.0.0.1:1234-:9339,hostfwd=tcp:127.0.0.1:4321-:8443",
+	} {
+		c.Dir, c.Direct = dir, true
+		argv, err := c.withDefaults().argv("/run/socket")
+		if err != nil || !slices.Contains(argv, want) {
+			t.Errorf("%q, %v: want %s", argv, err, want)
+		}
+	}
+}
+
 func TestUnitWithoutTPMStateIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, images.CmdlineFile), []byte("quiet"), 0o644); err != nil {
