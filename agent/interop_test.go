@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"waxseal/hw/tpm"
+	"waxseal/hw/tpm/tpmtest"
 	"waxseal/measure"
 	"waxseal/measure/wire"
 )
@@ -45,6 +47,51 @@ func TestReferenceClientsAcceptTheAgent(t *testing.T) {
 		}
 		reference(t, "", "enroll", bin, l.addr, ownerCert, ownerKey, vendorCert)
 	})
+}
+
+// The library's own HMAC flow enrolls a device that has no certificates, and
+// refuses one whose EK is another than is known.
+func TestReferenceLibraryEnrollsByHMACChallenge(t *testing.T) {
+	bin := t.TempDir()
+	reference(t, "", "build", bin)
+	b := newBare(t)
+	dir := t.TempDir()
+	ownerCert, ownerKey := b.owner.files(t, dir, "owner")
+	strangerCert, strangerKey := b.stranger.files(t, dir, "stranger")
+	ek, other := filepath.Join(dir, "ek.pem"), filepath.Join(dir, "other.pem")
+	writeEK(t, b.device, ek)
+	writeEK(t, tpmtest.Swtpm(t), other)
+
+	reference(t, "failed to get control card vendor ID", "enroll_hmac", bin, b.addr, strangerCert, strangerKey, ek, serial)
+	reference(t, "no EK of", "enroll_hmac", bin, b.addr, ownerCert, ownerKey, ek, "WX-0002")
+	reference(t, "failed to challenge the TPM", "enroll_hmac", bin, b.addr, ownerCert, ownerKey, other, serial)
+	if attestz := b.dial(t, b.owner.client(t)).Attestz(); !refused(t, attestz) {
+		t.Fatal("a failed enrollment has enrolled the device")
+	}
+	for range 2 {
+		reference(t, "", "enroll_hmac", bin, b.addr, ownerCert, ownerKey, ek, serial)
+	}
+	good, bad := expectation(t, realChip{b.device}, measure.SHA384)
+	reference(t, "", "attest", bin, b.addr, ownerCert, ownerKey, good)
+	reference(t, "policy failure: PCR 12", "attest", bin, b.addr, ownerCert, ownerKey, bad)
+	if n := b.loaded(); n != 0 {
+		t.Errorf("%d objects and sessions are left in the TPM", n)
+	}
+}
+
+func writeEK(t *testing.T, d *tpm.Device, path string) {
+	t.Helper()
+	ek, _, err := d.EKPublic(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(ek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func refused(t *testing.T, c wire.AttestClient) bool {
