@@ -81,6 +81,7 @@ func badChallenges() []refusal {
 		{"empty nonce", nonceOf(`""`), 400, invalid},
 		{"nonce of 15 bytes", nonceOf(sized(15)), 400, invalid},
 		{"nonce of 65 bytes", nonceOf(sized(65)), 400, invalid},
+		{"nonce that reads as the commitment of a batch", nonceOf(`"` + base64.StdEncoding.EncodeToString(append([]byte("waxseal-batch-1\x00"), make([]byte, 34)...)) + `"`), 400, invalid},
 		{"base64 without padding", nonceOf(`"AAECAwQFBgcICQoLDA0ODw"`), 400, invalid},
 		{"base64 with too much padding", nonceOf(`"AAECAwQFBgcICQoLDA0ODw==="`), 400, invalid},
 		{"base64 in another spelling", nonceOf(`"AAECAwQFBgcICQoLDA0ODx=="`), 400, invalid},

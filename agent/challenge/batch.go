@@ -219,7 +219,7 @@ func (b *Batches) take(ctx context.Context, of *batch) {
 	if of.err != nil {
 		return
 	}
-	of.quote, of.err = b.config.Desk.Take(ctx, quote.Question{Nonce: of.tree.Commitment(), Bank: of.bank, PCRs: of.pcrs})
+	of.quote, of.err = b.config.Desk.Take(ctx, quote.Question{Nonce: of.tree.Commitment(), Bank: of.bank, PCRs: of.pcrs, Batch: true})
 	of.log = sha256.Sum256(of.quote.Log)
 }
 

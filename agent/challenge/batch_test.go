@@ -265,10 +265,12 @@ func TestQuoteThatNobodyWaitsForIsNotTaken(t *testing.T) {
 		b := newBatches(d)
 		ctx, cancel := context.WithTimeout(t.Context(), quoteTime/2)
 		defer cancel()
+		before, cancelBefore := context.WithTimeout(ctx, quoteTime/4) // else a quote may begin for those who are about to leave
+		defer cancelBefore()
 		var inFlight, waiting challengers
 		inFlight.ask(t, ctx, b, request(0))
 		synctest.Wait()
-		waiting.ask(t, ctx, b, requests(1, 10)...)
+		waiting.ask(t, before, b, requests(1, 10)...)
 		if n := inFlight.good() + waiting.good(); n != 0 || b.callers != 0 || len(b.waiting) != 0 {
 			t.Errorf("%d answered, then %d callers of %d batches wait", n, b.callers, len(b.waiting))
 		}

@@ -17,6 +17,7 @@ import (
 
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
+	"waxseal/measure/merkle"
 	"waxseal/measure/wire"
 )
 
@@ -51,6 +52,7 @@ type Question struct {
 	Nonce []byte // becomes the quote's extraData
 	Bank  measure.Alg
 	PCRs  []measure.PCR // each at most once
+	Batch bool          // Nonce is the commitment of a batch that the agent itself has made
 }
 
 // Answer is a quote and what explains it.
@@ -128,6 +130,11 @@ func (d *Desk) Check(bank measure.Alg) error {
 func (d *Desk) Take(ctx context.Context, q Question) (Answer, error) {
 	if err := d.Check(q.Bank); err != nil {
 		return Answer{}, err
+	}
+	// Whatever protocol a nonce came by: the TPM's signature over one that
+	// reads as a commitment would speak for nonces that nobody has sent.
+	if merkle.IsCommitment(q.Nonce) != q.Batch {
+		return Answer{}, fmt.Errorf("%w: nonce begins like the commitment of a batch, for which it could pass", wire.ErrInvalid)
 	}
 	leave, err := d.queue(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"waxseal/hw/tpm/tpmtest"
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
+	"waxseal/measure/merkle"
 	"waxseal/measure/wire"
 )
 
@@ -99,6 +100,25 @@ func TestRefusedWithoutAskingTheTPM(t *testing.T) {
 		if q.asked != 0 {
 			t.Errorf("%s: the TPM was asked", name)
 		}
+	}
+}
+
+// A stranger's nonce that reads as a commitment would prove, to a challenger
+// whose nonce is a leaf of it, a quote that the challenger never waited for.
+func TestNoNonceOfAStrangerIsSignedAsABatch(t *testing.T) {
+	tree, err := merkle.New([][]byte{make([]byte, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &quoter{PCRs: tpmtest.Fake()}
+	ask := question
+	ask.Nonce = tree.Commitment()
+	if _, err := newDesk(q).Take(t.Context(), ask); !errors.Is(err, wire.ErrInvalid) || q.asked != 0 {
+		t.Errorf("%v, TPM asked %d times: want ErrInvalid and no question", err, q.asked)
+	}
+	ask.Batch = true
+	if _, err := newDesk(q).Take(t.Context(), ask); err != nil {
+		t.Errorf("the agent's own batch: %v", err)
 	}
 }
 
