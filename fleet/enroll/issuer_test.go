@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 func caProgram(mode string) int {
 	switch mode {
 	case "refuses":
-		fmt.Fprintln(os.Stderr, "some progress\nthis router is not\x1b[31m on the list")
+		fmt.Fprintln(os.Stderr, strings.Repeat("some progress\n", 1000)+"this router is not\x1b[31m on the list")
 		return 1
 	case "sleeps":
 		time.Sleep(time.Minute)

@@ -34,7 +34,7 @@ var _ Issuer = ProgramCA{}
 // Bounds of what a program may write, in bytes.
 const (
 	maxIssued = 64 << 10
-	maxWords  = 4 << 10 // on standard error
+	maxWords  = 4 << 10 // on standard error, of which the end is kept
 )
 
 // programRequest is the format waxseal-issue-1.
@@ -78,7 +78,7 @@ func (ca ProgramCA) Issue(ctx context.Context, r Request) (*x509.Certificate, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	answer, words := &bounded{limit: maxIssued}, &bounded{limit: maxWords}
+	answer, words := &bounded{limit: maxIssued}, &tail{limit: maxWords}
 	cmd := exec.CommandContext(ctx, ca.Path)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), answer, words
 	cmd.WaitDelay = time.Second // a child of the program may hold its output open
@@ -87,7 +87,7 @@ func (ca ProgramCA) Issue(ctx context.Context, r Request) (*x509.Certificate, er
 		return nil, fmt.Errorf("CA program %s: no answer within %v: %w", ca.Path, timeout, ctx.Err())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("CA program %s: %w: %s", ca.Path, err, evidence.Escape(lastLine(words.kept.String())))
+		return nil, fmt.Errorf("CA program %s: %w: %s", ca.Path, err, evidence.Escape(lastLine(string(words.kept))))
 	}
 	return parseIssued(ca.Path, answer.kept.String())
 }
@@ -140,6 +140,19 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, errTooMuch
 	}
 	return b.kept.Write(p)
+}
+
+// tail keeps the end of what is written.
+type tail struct {
+	kept  []byte
+	limit int
+}
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	t.kept = t.kept[max(0, len(t.kept)-t.limit):]
+	return len(p), nil
 }
 
 func lastLine(s string) string {

@@ -178,3 +178,28 @@ func TestPoliciesAreThoseThatOwnersKnow(t *testing.T) {
 		}
 	}
 }
+
+// FuzzWrapped gives a device wrapped keys that a stranger might send: what is
+// not an HMAC key never reaches the TPM, and nothing panics.
+func FuzzWrapped(f *testing.F) {
+	key := tpmtest.NewHMACKey()
+	public := tpm2.Marshal(tpm2.New2B(key.Public))
+	f.Add(public, []byte{0, 1, 7}, []byte{0, 1, 7})
+	f.Add([]byte{0xff, 0xff}, []byte{}, []byte{0, 0})
+	f.Fuzz(func(t *testing.T, public, duplicate, seed []byte) {
+		s := &script{}
+		d, err := tpm.New(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		before := len(s.commands())
+		_, err = d.CertifyByHMAC(t.Context(), tpm.Wrapped{Public: public, Duplicate: duplicate, Seed: seed})
+		if err == nil {
+			t.Error("a TPM that does nothing certifies")
+		}
+		if asked := len(s.commands()) > before; asked == errors.Is(err, tpm.ErrWrapped) {
+			t.Errorf("the TPM was asked %v: %v", asked, err)
+		}
+	})
+}

@@ -98,7 +98,8 @@ func unwrap(ek *rsa.PrivateKey, c wire.HMACChallenge) ([]byte, error) {
 		return nil, err
 	}
 	plain := make([]byte, len(sealed))
-	cipher.NewCFBDecrypter(block, make([]byte, aes.BlockSize)).XORKeyStream(plain, sealed) //nolint:staticcheck // the TPM's mode; the integrity is checked above
+	//lint:ignore SA1019 the mode that TPMs use; what is decrypted was authenticated above
+	cipher.NewCFBDecrypter(block, make([]byte, aes.BlockSize)).XORKeyStream(plain, sealed)
 	r = structure.Reader{Rest: sized(plain)}
 	r.U16()   // type
 	r.Sized() // auth
