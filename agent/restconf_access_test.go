@@ -1,12 +1,15 @@
 package agent_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"waxseal/agent"
 	"waxseal/agent/restconf"
@@ -127,8 +130,12 @@ func TestWithoutOwnerRESTCONFTellsNothing(t *testing.T) {
 	l := newLab(t, newSoftChip(t), func(c *agent.Config) { c.OwnerCA = nil })
 	c := l.ofOwner(t)
 	for _, cert := range []string{"", "verifier"} {
-		for _, path := range append(restconf.Paths(), "/", "/other") {
-			a := c.ask(t, cert, path, "--insecure")
+		for _, path := range append(restconf.Paths(), "/", "/other", "*") {
+			args := []string{"--insecure"}
+			if path == "*" {
+				path, args = "/", append(args, "--http1.1", "--request", "OPTIONS", "--request-target", "*")
+			}
+			a := c.ask(t, cert, path, args...)
 			if a.status != 403 || !strings.Contains(string(a.body), `"access-denied"`) || !strings.Contains(string(a.body), "owner-ca.pem") {
 				t.Errorf("%s: status %d: %s", path, a.status, a.body)
 			}
@@ -164,4 +171,74 @@ func TestRESTCONFShowsTheCertificateInUse(t *testing.T) {
 	if a := c.run(t, "verifier", dataSupport); a.status != 200 {
 		t.Errorf("after enrollment curl ended with %d, status %d", a.exit, a.status)
 	}
+}
+
+// A client's certificate is looked at when a connection begins, so an old
+// connection ends.
+func TestOldConnectionsOfRESTCONFEnd(t *testing.T) {
+	l := newLab(t, newSoftChip(t), func(c *agent.Config) { c.Limits.Age = 100 * time.Microsecond })
+	l.enroll(t)
+	c := l.ofOwner(t)
+	if a := c.run(t, "verifier", dataSupport, "--http1.1"); a.status != 200 || !strings.Contains(a.headers, "Connection: close") {
+		t.Errorf("status %d: %s", a.status, a.headers)
+	}
+}
+
+// The agent serves both, and goes on with gRPC where something else of the
+// router has the port of RESTCONF.
+func TestAgentServesRESTCONFBesideGRPC(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, test := range map[string]struct {
+		address string
+		served  bool
+	}{
+		"free port":   {freeAddress(t), true},
+		"taken port":  {taken.Addr().String(), false},
+		"not wanted":  {"", false},
+		"not usable":  {"256.0.0.1:1", false},
+		"not written": {"nonsense", false},
+	} {
+		l := newLab(t, newSoftChip(t))
+		l.stop()
+		l.config.Listen, l.config.RESTCONF = freeAddress(t), test.address
+		l.addr, l.web = l.config.Listen, test.address
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- agent.Run(ctx, l.config) }()
+		conn := l.dial(t, l.owner.client(t))
+		wait, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		for {
+			if _, err = conn.Enrollz().CardID(wait, active); err == nil || wait.Err() != nil {
+				break
+			}
+		}
+		stop()
+		if err != nil {
+			t.Errorf("%s: gRPC: %v", name, err)
+		}
+		if test.served {
+			if err := l.getBy(l.owner.client(t), dataSupport); err != nil {
+				t.Errorf("%s: RESTCONF: %v", name, err)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// freeAddress returns an address that nobody listens on.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

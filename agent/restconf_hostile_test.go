@@ -87,19 +87,53 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 	l.answersRESTCONF(t)
 }
 
+// post calls a remote procedure of RFC 9684, by the frame.
+func (r rawConn) post(id uint32, operation, body string) error {
+	head := r.block(":method", "POST", ":scheme", "https", ":authority", "router",
+		":path", "/restconf/operations/"+charra+":"+operation, "content-type", yangData)
+	err := r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head, EndHeaders: true})
+	if err != nil {
+		return err
+	}
+	return r.framer.WriteData(id, true, []byte(body))
+}
+
+// answer reads frames until the end of an answer, without opening the window,
+// and tells how many bytes came and whether they were all.
+func (r rawConn) answer(t *testing.T) (n int, whole bool) {
+	t.Helper()
+	_ = r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for {
+		f, err := r.framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+		switch f := f.(type) {
+		case *http2.DataFrame:
+			if n += len(f.Data()); f.StreamEnded() {
+				return n, true
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			return n, false
+		}
+	}
+}
+
 func TestRapidResetOfRESTCONFIsSurvived(t *testing.T) {
 	chip := newSoftChip(t)
 	l := newLab(t, chip)
 	l.enroll(t)
 	r := l.rawConnTo(t, l.web)
-	body := []byte(challengeText(bytes.Repeat([]byte{7}, 32), 12))
+	body := challengeText(bytes.Repeat([]byte{7}, 32), 12)
+	if err := r.post(1, opChallenge, body); err != nil {
+		t.Fatal(err)
+	}
+	if n, whole := r.answer(t); n == 0 || !whole {
+		t.Fatal("a good challenge is not answered")
+	}
 	for i := range 2000 {
-		id := uint32(2*i + 1)
-		if r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: r.block(
-			":method", "POST", ":scheme", "https", ":authority", "router", "content-type", yangData,
-			":path", "/restconf/operations/"+charra+":"+opChallenge)}) != nil ||
-			r.framer.WriteData(id, true, body) != nil ||
-			r.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+		id := uint32(2*i + 3)
+		if r.post(id, opChallenge, body) != nil || r.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
 			break // the router has had enough
 		}
 	}
@@ -118,6 +152,22 @@ func TestContinuationFloodOfRESTCONFIsCut(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("100 MB of header block are taken")
+	}
+	l.answersRESTCONF(t)
+}
+
+// A reader over HTTP/2 that opens its window no further is given up.
+func TestHTTP2ReaderThatTakesNothingIsGivenUp(t *testing.T) {
+	l := newLab(t, newSoftChip(t), func(c *agent.Config) { c.Limits.Call = time.Second })
+	for i := range 500 { // more than the first window, 64 KiB
+		record(t, l.recorder, fmt.Sprintf("mirror/tc/eth%d", i))
+	}
+	r := l.rawConnTo(t, l.web)
+	if err := r.post(1, opLog, logText("netequip_boot", "")); err != nil {
+		t.Fatal(err)
+	}
+	if n, whole := r.answer(t); n == 0 || whole {
+		t.Errorf("%d bytes, whole %v: want the first window, and then the end", n, whole)
 	}
 	l.answersRESTCONF(t)
 }

@@ -33,6 +33,8 @@ func (a *Agent) newWeb(id *identity, guard *guard) *http.Server {
 		WriteTimeout:      2 * l.Call, // the handler moves it on while a client takes what is sent
 		IdleTimeout:       l.Idle,
 		MaxHeaderBytes:    16 << 10,
+
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is for the handler to refuse, too
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          int(l.Streams),
 			MaxReadFrameSize:              16 << 10,
