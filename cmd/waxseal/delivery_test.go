@@ -100,7 +100,7 @@ func shipmentOf(ctx context.Context, dev *tpm.Device, serial string, ref []byte,
 }
 
 // newParcel makes a device, packs it, and switches it on without an owner.
-func newParcel(t *testing.T, serial string) parcel {
+func newParcel(t *testing.T, serial string, changes ...func(*parcel, *agent.Config)) parcel {
 	t.Helper()
 	if err := swtpm.Check(); err != nil {
 		t.Skip(swtpm.ErrMissing)
@@ -136,7 +136,11 @@ func newParcel(t *testing.T, serial string) parcel {
 	write(t, p.ek, append(root, issuer...))
 	p.owner, p.ownerCA = p.path("owner"), p.path("owner/owner-ca.pem")
 	bench{dir: p.dir}.waxseal(t, exitOK, "owner", "init", p.owner)
-	p.address = serveParcel(t, state, serial, boot)
+	p.address = serveParcel(t, state, serial, boot, func(c *agent.Config) {
+		for _, change := range changes {
+			change(&p, c)
+		}
+	})
 	return p
 }
 
@@ -179,7 +183,7 @@ func (p *parcel) pack(t *testing.T, dev *tpm.Device, serial, name string) error 
 }
 
 // serveParcel serves a device that has no owner.
-func serveParcel(t *testing.T, state, serial string, boot []record) (address string) {
+func serveParcel(t *testing.T, state, serial string, boot []record, changes ...func(*agent.Config)) (address string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	process, err := swtpm.Start(ctx, state)
@@ -207,7 +211,11 @@ func serveParcel(t *testing.T, state, serial string, boot []record) (address str
 			t.Fatal(err)
 		}
 	}
-	a, err := agent.New(unowned(t, dev, serial, recorder))
+	config := unowned(t, dev, serial, recorder)
+	for _, change := range changes {
+		change(&config)
+	}
+	a, err := agent.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,6 +304,29 @@ func TestParcelIsCheckedOnTheDoorstep(t *testing.T) {
 	}
 	write(t, saved, b[:len(b)/2])
 	p.said(t, exitError, verify...)
+}
+
+// The check works later too, for the owner alone.
+func TestDeviceWithAnOwnerAnswersThatOwnerOnly(t *testing.T) {
+	p := newParcel(t, "WX-0044", func(p *parcel, c *agent.Config) {
+		var err error
+		if c.OwnerCA, err = os.ReadFile(p.ownerCA); err != nil {
+			t.Fatal(err)
+		}
+	})
+	check := []string{"delivery", "check", "--manifest", p.manifest, "--secret", p.secret, p.address, "--vendor-sign", p.sign}
+	if said := p.said(t, exitFailed, check...); !strings.Contains(said, "it has an owner already") {
+		t.Errorf("to somebody else it says\n%s", said)
+	}
+	p.said(t, exitOK, append(check, "--owner", p.owner)...)
+}
+
+func TestDeviceThatCannotAttestIsRefused(t *testing.T) {
+	p := newParcel(t, "WX-0045", func(_ *parcel, c *agent.Config) { c.Unattested = "boot incomplete" })
+	said := p.said(t, exitFailed, "delivery", "check", "--manifest", p.manifest, "--secret", p.secret, p.address, "--vendor-sign", p.sign)
+	if !strings.Contains(said, "UNATTESTED(boot incomplete)") {
+		t.Errorf("it says\n%s", said)
+	}
 }
 
 func TestDoorstepCheckSaysWhatIsMissing(t *testing.T) {

@@ -89,10 +89,12 @@ func (j *judgement) vouched(name, attest, signature []byte) error {
 	return iak.Vouches(name, j.t.Request.Nonce, attest, signature)
 }
 
-// judgeEKCertificate looks at the certificate of the manifest's EK.
+// judgeEKCertificate looks at the certificates of the manifest's EKs. The one
+// of P-384 is a second word of the TPM's maker about the same TPM; credentials
+// are made for the RSA key.
 func (j *judgement) judgeEKCertificate() {
-	s := j.shipment.EK
-	if s.CertificateSHA256 == nil {
+	s := j.shipment
+	if s.EK.CertificateSHA256 == nil {
 		if len(j.trust.EKCA) > 0 {
 			j.note(CheckEKCertificate, Bad, "the manifest names none, so the TPM's maker speaks for nothing")
 			return
@@ -100,7 +102,13 @@ func (j *judgement) judgeEKCertificate() {
 		j.note(CheckEKCertificate, Skipped, "the manifest names none")
 		return
 	}
-	j.judge(CheckEKCertificate, j.ekCertificate(s), j.ekCertified())
+	err := j.ekCertificate(s.EK)
+	if err == nil && s.EKP384 != nil && s.EKP384.CertificateSHA256 != nil {
+		if err = j.ekCertificate(*s.EKP384); err != nil {
+			err = fmt.Errorf("of the EK P-384: %w", err)
+		}
+	}
+	j.judge(CheckEKCertificate, err, j.ekCertified())
 }
 
 func (j *judgement) ekCertificate(s manifest.EndorsementKey) error {
