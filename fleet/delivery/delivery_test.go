@@ -157,6 +157,10 @@ func TestGenuineDeviceIsAcceptedAndEveryDifferenceIsNamed(t *testing.T) {
 		"another serial number":    {func(s *manifest.Shipment) { s.Serial = "WX-0009" }, delivery.CheckSerial},
 		"another SRK at packing":   {func(s *manifest.Shipment) { s.SRK = keyOf(other.identity.SRK) }, delivery.CheckCleared},
 		"another EK certificate":   {func(s *manifest.Shipment) { s.EK.CertificateSHA256[0] ^= 1 }, delivery.CheckEKCertificate},
+		"certificates swapped": {func(s *manifest.Shipment) {
+			s.EK.CertificateSHA256, s.EKP384.CertificateSHA256 = s.EKP384.CertificateSHA256, s.EK.CertificateSHA256
+		}, delivery.CheckEKCertificate},
+		"no EK certificate named": {func(s *manifest.Shipment) { s.EK.CertificateSHA256 = nil }, delivery.CheckEKCertificate}, // and an --ek-ca
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good
@@ -190,6 +194,8 @@ func testShown(t *testing.T, c delivery.Config, d *device) {
 		"no IAK":              {func(id *wire.Identity) { id.IAK = nil }, delivery.CheckIAK},
 		"no IDevID":           {func(id *wire.Identity) { id.IDevID = nil }, delivery.CheckIDevID},
 		"IAK for IDevID":      {func(id *wire.Identity) { id.IDevID = id.IAK }, delivery.CheckIDevID},
+		"no second EK's":      {func(id *wire.Identity) { id.EKCerts = id.EKCerts[:1] }, delivery.CheckEKCertificate},
+		"no first EK's":       {func(id *wire.Identity) { id.EKCerts = id.EKCerts[1:] }, delivery.CheckEKCertificate},
 		"no EK certificate":   {func(id *wire.Identity) { id.EKCerts = nil }, delivery.CheckEKCertificate},
 		"other card serial":   {func(id *wire.Identity) { id.Card.Serial = "WX-0002" }, delivery.CheckSerial},
 		"no chassis serial":   {func(id *wire.Identity) { id.Card.ChassisSerial = "" }, delivery.CheckSerial},
@@ -286,8 +292,39 @@ func TestClearedTPMIsRefusedThoughItsCountersLookGood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if n := wordAboutExternal(t, d, d.identity.SRK); n != 0 {
+		t.Errorf("the TPM certifies an SRK of which it has the public area alone (%d bytes)", n)
+	}
 	d.off(t).boot(t, serial, "root")
 	check(t, m.buyer(t, serve(t, d, d.signer), file, secret), delivery.Refused, delivery.CheckCleared)
+}
+
+// wordAboutExternal loads a public area that stood in the TPM before, and asks
+// the IAK to certify it. It returns the size of what the TPM says.
+func wordAboutExternal(t *testing.T, d *device, area []byte) int {
+	t.Helper()
+	raw := must(linuxudstpm.Open(d.process.Socket()))(t)
+	defer raw.Close()
+	public := must(tpm2.Unmarshal[tpm2.TPMTPublic](area))(t)
+	loaded, err := tpm2.LoadExternal{InPublic: tpm2.New2B(*public), Hierarchy: tpm2.TPMRHOwner}.Execute(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { must(tpm2.FlushContext{FlushHandle: loaded.ObjectHandle}.Execute(raw))(t) }()
+	const iak = 0x81020001
+	signer := must(tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(iak)}.Execute(raw))(t)
+	rsp, err := tpm2.Certify{
+		ObjectHandle: tpm2.AuthHandle{Handle: loaded.ObjectHandle, Name: loaded.Name, Auth: tpm2.PasswordAuth(nil)},
+		SignHandle:   tpm2.AuthHandle{Handle: iak, Name: signer.Name, Auth: tpm2.PasswordAuth(nil)},
+		InScheme:     tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
+	}.Execute(raw)
+	if err != nil {
+		if !errors.Is(err, tpm2.TPMRCAuthUnavailable) {
+			t.Errorf("certify what was loaded from outside: %v", err)
+		}
+		return 0
+	}
+	return len(rsp.CertifyInfo.Bytes())
 }
 
 func clearTPM(t *testing.T, socket string) {

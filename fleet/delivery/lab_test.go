@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -115,7 +116,7 @@ func (d *device) boot(t testing.TB, serial, rootfs string) *device {
 	d.identity = wire.Identity{
 		Card: wire.Card{Role: wire.Active, Serial: serial, Slot: "0", Maker: "lab", Part: "qemu-amd64", ChassisSerial: serial},
 		EK:   d.area(t, tpm.EK), IAK: d.area(t, tpm.IAK), IDevID: d.area(t, tpm.IDevID), SRK: d.area(t, tpm.SRK),
-		EKCerts:    wire.ChainOf(d.cert(t, tpm.NVCertEK)),
+		EKCerts:    wire.ChainOf(d.cert(t, tpm.NVCertEK), d.cert(t, tpm.NVCertEK384)),
 		IAKCert:    wire.ChainOf(d.cert(t, tpm.NVCertIAK)),
 		IDevIDCert: wire.ChainOf(d.cert(t, tpm.NVCertIDevID)),
 	}
@@ -275,6 +276,9 @@ func (m *maker) pack(t testing.TB, d *device, changes ...func(*manifest.Shipment
 	s.Reference = must(v.Encode())(t)
 	sum := sha256.Sum256(s.Reference)
 	s.ReferenceSHA256 = sum[:]
+	second := d.cert(t, tpm.NVCertEK384)
+	other, digest := manifesttest.Key(manifesttest.P384(second.PublicKey.(*ecdsa.PublicKey), manifesttest.AttributesP384), measure.SHA384), sha256.Sum256(second.Raw)
+	s.EKP384 = &manifest.EndorsementKey{Name: other.Name, Public: other.Public, CertificateSHA256: digest[:]}
 	for _, change := range changes {
 		change(&s)
 	}
