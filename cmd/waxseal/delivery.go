@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -183,7 +184,7 @@ func (a *app) saveCheck(path string, r delivery.Result, signer *tls.Certificate)
 
 func (a *app) deliveryVerify() *cobra.Command {
 	var d doorstep
-	var owner string
+	var owner, at string
 	format := tableFormat
 	c := &cobra.Command{
 		Use: "verify FILE", Short: "Judge a saved doorstep check, without the device and without a network",
@@ -193,9 +194,14 @@ func (a *app) deliveryVerify() *cobra.Command {
 	}
 	d.flags(c)
 	c.Flags().StringVar(&owner, "owner-ca", "", "PEM `FILE` with the CA certificate of the buyer who sealed the file")
+	c.Flags().StringVar(&at, "at", "", "judge the buyer's certificate at this `TIME` (RFC 3339; default: now)")
 	c.Flags().VarP(&format, "output", "o", "table or json")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		r, err := a.verifyCheck(c, d, args[0], owner)
+		now, err := a.moment(c, at)
+		if err != nil {
+			return err
+		}
+		r, err := verifyCheck(c, d, args[0], owner, now)
 		if err != nil {
 			return err
 		}
@@ -204,7 +210,7 @@ func (a *app) deliveryVerify() *cobra.Command {
 	return c
 }
 
-func (a *app) verifyCheck(c *cobra.Command, d doorstep, path, owner string) (r delivery.Report, err error) {
+func verifyCheck(c *cobra.Command, d doorstep, path, owner string, now time.Time) (r delivery.Report, err error) {
 	trust, err := d.trust(c)
 	if err != nil {
 		return r, err
@@ -214,7 +220,7 @@ func (a *app) verifyCheck(c *cobra.Command, d doorstep, path, owner string) (r d
 		return r, err
 	}
 	if owner == "" {
-		r, err = delivery.Verify(data, nil, nil, trust, a.now())
+		r, err = delivery.Verify(data, nil, nil, trust, now)
 		return r, named(path, err)
 	}
 	owners, err := enroll.ReadCertificates(owner)
@@ -225,7 +231,7 @@ func (a *app) verifyCheck(c *cobra.Command, d doorstep, path, owner string) (r d
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
-	r, err = delivery.Verify(data, seal, owners, trust, a.now())
+	r, err = delivery.Verify(data, seal, owners, trust, now)
 	return r, named(path, err)
 }
 

@@ -293,6 +293,7 @@ func TestParcelIsCheckedOnTheDoorstep(t *testing.T) {
 	verify := []string{"delivery", "verify", saved, "--vendor-sign", p.sign, "--owner-ca", p.ownerCA}
 	p.said(t, exitOK, verify...)
 	p.said(t, exitOK, append(verify, "--secret", p.secret, "--vendor-ca", p.vendor, "--ek-ca", p.ek)...)
+	p.said(t, exitFailed, append(verify, "--at", "2040-01-01T00:00:00Z")...) // the buyer's certificate has expired
 	p.said(t, exitError, "delivery", "verify", saved, "--vendor-sign", p.sign)
 	b, err := os.ReadFile(saved)
 	if err != nil {

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,7 +16,12 @@ import (
 	"waxseal/fleet/challenge"
 	"waxseal/fleet/delivery"
 	"waxseal/fleet/enroll"
+	"waxseal/measure"
+	"waxseal/measure/devid/devidtest"
 	"waxseal/measure/manifest"
+	"waxseal/measure/manifest/manifesttest"
+	"waxseal/measure/manifest/sealed"
+	"waxseal/measure/wire"
 )
 
 // buyerOf makes an owner's directory and returns what signs and verifies.
@@ -174,6 +180,36 @@ func FuzzParse(f *testing.F) {
 		}
 		if r := delivery.Judge(s.Transcript, delivery.Trust{}); r.Outcome == delivery.Accepted {
 			t.Fatal("accepted without anybody who is trusted")
+		}
+	})
+}
+
+// Whatever a device answers to a good manifest, it is judged and not accepted.
+func FuzzAnswer(f *testing.F) {
+	s, secret, err := manifesttest.Shipment()
+	if err != nil {
+		f.Fatal(err)
+	}
+	keys := must(sealed.NewKeys(rand.Reader))(f)
+	file := must(s.Seal(keys.Signers()...))(f)
+	trust := keys.Trust()
+	attest := devidtest.Certification(s.IAK.Public)
+	f.Add(attest.Bytes(), []byte("\x00\x18\x00\x0c\x00\x01\x01\x00\x01\x01"), []byte{}, []byte("x"), []byte(s.EK.Public))
+	f.Fuzz(func(t *testing.T, attest, signature, log, cert, area []byte) {
+		r := delivery.Judge(delivery.Transcript{
+			Manifest: file, Request: wire.ProofRequest{Nonce: make([]byte, 48), Bank: measure.SHA384, PCRs: []measure.PCR{0}},
+			Identity: wire.Identity{
+				EK: area, IAK: area, IDevID: area, SRK: area,
+				EKCerts: wire.Chain{string(cert)}, IAKCert: wire.Chain{string(cert)}, IDevIDCert: wire.Chain{string(cert)},
+			},
+			Proof: &wire.Proof{
+				PCRs: map[measure.PCR][]byte{0: make([]byte, 48)}, Quote: wire.Signed{Attest: attest, Signature: signature}, Log: log,
+				SRK: wire.Signed{Attest: attest, Signature: signature}, IDevID: wire.Signed{Attest: attest, Signature: signature},
+				IAKProof: signature, IDevIDProof: signature,
+			},
+		}, delivery.Trust{Maker: &trust, Secret: &secret, Witness: "the test"})
+		if r.Outcome != delivery.Refused {
+			t.Fatalf("outcome is %s", r.Outcome)
 		}
 	})
 }
