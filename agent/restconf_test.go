@@ -258,6 +258,10 @@ func TestDataIsOfTheYANGModules(t *testing.T) {
 	const library = "/restconf/data/ietf-yang-library:"
 	y.must(t, "data", c.get(t, "/restconf/data/ietf-restconf-monitoring:restconf-state"))
 	y.must(t, "data", c.get(t, "/restconf"))
+	if list := string(c.get(t, library+"yang-library")); !strings.Contains(list, `"feature":["bios","netequip_boot"]`) ||
+		!strings.Contains(list, `"feature":["tpm20"]`) || strings.Count(list, `"feature"`) != 2 {
+		t.Errorf("the features are not those that yanglint checks with: %s", list)
+	}
 	both := bytes.TrimSuffix(c.get(t, library+"yang-library"), []byte("}\n")) // the module demands both
 	y.must(t, "data", append(append(both, ','), c.get(t, library+"modules-state")[1:]...))
 	const head, tail = `{"ietf-restconf:data":`, "}\n"

@@ -60,7 +60,7 @@ func (h *Handler) challenge(w http.ResponseWriter, r *http.Request) error {
 	if err := h.config.Admit(r); err != nil {
 		return err
 	}
-	b, err := body(w, r)
+	b, err := body(r)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type selector struct {
 // log answers log-retrieval. The log is copied once: what is sent is one state
 // of it, however long the sending takes.
 func (h *Handler) log(w http.ResponseWriter, r *http.Request) error {
-	b, err := body(w, r)
+	b, err := body(r)
 	if err != nil {
 		return err
 	}

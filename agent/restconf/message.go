@@ -1,7 +1,6 @@
 package restconf
 
 import (
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -18,8 +17,11 @@ const yangData = "application/yang-data+json"
 // maxBody is the largest body of a request, in bytes.
 const maxBody = 64 << 10
 
+// maxDrain is how much of a larger body is read and dropped, in bytes.
+const maxDrain = 1 << 20
+
 // body returns the body of a request in JSON.
-func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func body(r *http.Request) ([]byte, error) {
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != yangData || len(params) > 0 || len(r.Header.Values("Content-Type")) != 1 {
 		return nil, problem{http.StatusUnsupportedMediaType, protocol, "operation-not-supported", "Content-Type must be " + yangData}
@@ -28,12 +30,12 @@ func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, problem{http.StatusUnsupportedMediaType, protocol, "operation-not-supported", "Content-Encoding is not supported"}
 	}
 	tooBig := problem{http.StatusRequestEntityTooLarge, protocol, "too-big", "body is above 64 KiB"}
-	if r.ContentLength > maxBody {
-		return nil, tooBig
+	if r.ContentLength > maxBody && r.Header.Get("Expect") != "" {
+		return nil, tooBig // the client waits for this before it sends the body
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if len(b) > maxBody {
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrain) // a client that still sends does not hear the answer
 		return nil, tooBig
 	}
 	if err != nil {
