@@ -51,7 +51,7 @@ func newGuard(owned bool, l Limits, log *slog.Logger) *guard {
 	return &guard{owned, l, map[string]rate{
 		wire.MethodAttest:        {newMeter(l.AttestRate), "challenges"},
 		wire.MethodBatchedAttest: {newMeter(l.BatchRate), "batched challenges"},
-		wire.MethodProve:         {newMeter(l.AttestRate), "proofs"},
+		wire.MethodProve:         proofs,
 		wire.MethodChallenge:     proofs,
 		wire.MethodGetIDevIDCSR:  proofs,
 	}, log}

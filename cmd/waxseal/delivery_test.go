@@ -234,7 +234,7 @@ func unowned(t *testing.T, dev *tpm.Device, serial string, recorder *measure.Rec
 	c := agent.Config{
 		Card:   wire.Card{Role: wire.Active, Serial: serial, Slot: "0", Maker: "lab", Part: "qemu-amd64", ChassisSerial: serial},
 		Quoter: quoter{dev}, Prover: prover{dev}, Recorder: recorder, State: t.TempDir(),
-		Log: slog.New(slog.DiscardHandler), Limits: agent.Limits{Stop: time.Second, DialRate: 1000, AttestRate: 1000},
+		Log: slog.New(slog.DiscardHandler), Limits: agent.Limits{Stop: time.Second, DialRate: 1000, AttestRate: 1000, ProofRate: 1000},
 	}
 	var err error
 	if c.IDevID, err = dev.Signer(t.Context(), tpm.IDevID); err != nil {
