@@ -11,13 +11,15 @@ import (
 	"waxseal/fleet/challenge"
 	"waxseal/fleet/enroll"
 	"waxseal/measure/evidence"
+	"waxseal/measure/manifest/sealed"
 )
 
 // enrollFlags are the flags of enroll.
 type enrollFlags struct {
-	owner, maker, serial, flow, ek, ekCA, program string
-	timeout                                       time.Duration
-	replace                                       bool
+	owner, maker, serial, flow, program string
+	ek, ekCA, manifest, sign            string // where the EK is known from
+	timeout                             time.Duration
+	replace                             bool
 }
 
 func (a *app) enroll() *cobra.Command {
@@ -34,6 +36,8 @@ func (a *app) enroll() *cobra.Command {
 	c.Flags().StringVar(&f.maker, "vendor-ca", "", "PEM `FILE` with the maker's CA certificates; vendor only")
 	c.Flags().StringVar(&f.ek, "ek", "", "PEM `FILE` with the EK of the router's TPM: its public key, or its certificate; hmac only")
 	c.Flags().StringVar(&f.ekCA, "ek-ca", "", "PEM `FILE` with the CA certificates of the TPM's maker, for an EK certificate; hmac only")
+	c.Flags().StringVar(&f.manifest, "manifest", "", "`FILE`, the shipment manifest, which names EK and serial number; instead of --ek; hmac only")
+	c.Flags().StringVar(&f.sign, "vendor-sign", "", "`FILE` of the maker's two public signing keys, for --manifest; hmac only")
 	c.Flags().StringVar(&f.serial, "serial", "", "serial number that the router must have (default: the one that its maker certifies)")
 	c.Flags().StringVar(&f.program, "ca-command", "", "`PROGRAM` that signs the certificates instead of the owner's CA key")
 	c.Flags().BoolVar(&f.replace, "replace", false, "accept other keys than the router was enrolled with: its board was replaced")
@@ -59,14 +63,20 @@ func (a *app) enroll() *cobra.Command {
 
 // check asks for the flags of the chosen flow, and refuses those of the other.
 func (f enrollFlags) check(c *cobra.Command) error {
-	needed := map[string][]string{"vendor": {"owner", "vendor-ca"}, "hmac": {"owner", "ek", "serial"}}[f.flow]
-	foreign := map[string][]string{"vendor": {"ek", "ek-ca"}, "hmac": {"vendor-ca"}}[f.flow]
-	if needed == nil {
+	var needed, foreign []string
+	switch {
+	case f.flow == "vendor":
+		needed, foreign = []string{"owner", "vendor-ca"}, []string{"ek", "ek-ca", "manifest", "vendor-sign"}
+	case f.flow == "hmac" && f.manifest != "":
+		needed, foreign = []string{"owner", "vendor-sign"}, []string{"vendor-ca", "ek", "ek-ca"}
+	case f.flow == "hmac":
+		needed, foreign = []string{"owner", "ek", "serial"}, []string{"vendor-ca", "vendor-sign"}
+	default:
 		return usageError{c.CommandPath(), fmt.Errorf("--flow %q: need vendor or hmac", f.flow)}
 	}
 	for _, name := range foreign {
 		if c.Flags().Changed(name) {
-			return usageError{c.CommandPath(), fmt.Errorf("--%s has no meaning with --flow %s", name, f.flow)}
+			return usageError{c.CommandPath(), fmt.Errorf("--%s has no meaning with what else is given", name)}
 		}
 	}
 	return need(c, needed...)
@@ -107,7 +117,11 @@ func (f enrollFlags) issuer() (enroll.Issuer, error) {
 	return ca, nil
 }
 
+// knownEK reads the EK from the file that says which one it is.
 func (f enrollFlags) knownEK(now time.Time) (enroll.EKs, error) {
+	if f.manifest != "" {
+		return f.shippedEK()
+	}
 	var ca []*x509.Certificate
 	if f.ekCA != "" {
 		var err error
@@ -122,14 +136,33 @@ func (f enrollFlags) knownEK(now time.Time) (enroll.EKs, error) {
 	return ek, nil
 }
 
+func (f enrollFlags) shippedEK() (enroll.EKs, error) {
+	text, err := readFile(f.sign, sealed.MaxKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("--vendor-sign: %w", err)
+	}
+	maker, err := sealed.ParseTrust(text)
+	if err != nil {
+		return nil, fmt.Errorf("--vendor-sign: %w", err)
+	}
+	if text, err = readFile(f.manifest, sealed.MaxFile); err != nil {
+		return nil, fmt.Errorf("--manifest: %w", err)
+	}
+	ek, err := enroll.ShippedEK(text, maker)
+	if err != nil {
+		return nil, fmt.Errorf("--manifest: %w", err)
+	}
+	return ek, nil
+}
+
 // enrolled reports an enrolled router. It has failed if the router did not
 // prove that it holds its attestation key.
 func (a *app) enrolled(r enroll.Result, f enrollFlags) error {
 	fmt.Fprintf(a.stdout, "%s is enrolled: it shows the owner's certificate.\n", evidence.Escape(r.Serial))
 	if f.flow == "hmac" {
-		fmt.Fprintf(a.stdout, "Its keys are in the TPM of the EK in %s; that this TPM is in %s, that file says.\n", f.ek, evidence.Escape(r.Serial))
+		fmt.Fprintf(a.stdout, "Its keys are in the TPM of the EK in %s; that this TPM is in %s, that file says.\n", f.ek+f.manifest, evidence.Escape(r.Serial))
 	}
-	if f.serial == "" {
+	if f.serial == "" && f.manifest == "" {
 		fmt.Fprintln(a.stdout, "Its serial number is the one that its maker certifies; it was not compared with one that you expect (--serial).")
 	}
 	if r.First.Outcome == challenge.Genuine {

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"waxseal/measure/evidence"
+	"waxseal/measure/manifest"
+	"waxseal/measure/manifest/sealed"
 )
 
 // ErrEK means that it is not known, or not to be believed, which EK the TPM of
@@ -63,6 +65,21 @@ func ReadEK(path, serial string, ca []*x509.Certificate, now time.Time) (KnownEK
 		return KnownEK{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return KnownEK{serial, key}, nil
+}
+
+// ShippedEK returns the EK of the device of a shipment manifest that its maker
+// signed with both algorithms.
+func ShippedEK(file []byte, maker sealed.Trust) (KnownEK, error) {
+	s, err := manifest.Open(file, maker)
+	if err != nil {
+		return KnownEK{}, fmt.Errorf("%w: %w", ErrEK, err)
+	}
+	ek, err := manifest.ParseEK(s.EK.Public)
+	if err != nil {
+		return KnownEK{}, fmt.Errorf("%w: %w", ErrEK, err)
+	}
+	key, err := checkEK(ek.Key)
+	return KnownEK{s.Serial, key}, err
 }
 
 func parseEK(block *pem.Block, ca []*x509.Certificate, now time.Time) (*rsa.PublicKey, error) {

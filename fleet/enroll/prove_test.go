@@ -373,3 +373,27 @@ func file(t *testing.T, text string) string {
 	}
 	return path
 }
+
+// Nobody has certified the first TLS key; but nobody takes its place later.
+func TestSecondTLSKeyOnOneConnectionIsRefused(t *testing.T) {
+	ca := authority(t, "nobody", nil)
+	accept := enroll.SameKey()
+	first, err := ca.Certify(evidencetest.Leaf(serial), newKey(t, elliptic.P384()).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := ca.Certify(evidencetest.Leaf(serial), newKey(t, elliptic.P384()).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := ca.Certify(evidencetest.Leaf("renewed"), first.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(accept(first), accept(first), accept(renewed)); err != nil {
+		t.Errorf("the first key: %v", err)
+	}
+	if err := accept(second); !errors.Is(err, enroll.ErrPeer) {
+		t.Errorf("another key: %v, want: %v", err, enroll.ErrPeer)
+	}
+}
