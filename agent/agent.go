@@ -101,6 +101,7 @@ func New(c Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: stored oIDevID certificate: %w", err)
 	}
 	c.Now = floored(c.Now, append(trusted, stored...)...)
+	a.config.Now = c.Now
 	a.desk = quote.New(quote.Config{
 		Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
 		Unattested: c.Unattested, Queue: c.Limits.Queue,
@@ -155,7 +156,9 @@ func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 		grpc.UnaryInterceptor(guard.unary),
 		grpc.StreamInterceptor(guard.stream),
 	)
-	wire.RegisterAttestz(s, attestz.Server{Card: a.config.Card, Desk: a.desk, OIAK: a.oiak})
+	wire.RegisterAttestz(s, attestz.Server{
+		Card: a.config.Card, Desk: a.desk, OIAK: a.oiak, Signer: a.config.Tokens, Now: a.config.Now,
+	})
 	wire.RegisterEnrollz(s, a.enrollz)
 	wire.RegisterChallenge(s, challenge.NewBatches(challenge.BatchConfig{
 		Card: a.config.Card, Desk: a.desk, OIAK: a.oiak,

@@ -19,6 +19,7 @@ import (
 	"waxseal/hw/tpm"
 	"waxseal/hw/tpm/tpmtest"
 	"waxseal/measure"
+	"waxseal/measure/eat/eattest"
 )
 
 // chip is what a router needs of its TPM.
@@ -26,6 +27,7 @@ type chip interface {
 	measure.Extender
 	ReadPCRs(ctx context.Context, bank measure.Alg, pcrs []measure.PCR) (map[measure.PCR][]byte, error)
 	Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs []measure.PCR) (attest, signature []byte, err error)
+	SignData(ctx context.Context, data []byte) ([]byte, error)
 	counters(t testing.TB) (reset, restart uint32)
 	keys(t testing.TB) (iak *ecdsa.PublicKey, idevid crypto.Signer)
 }
@@ -119,6 +121,11 @@ func (c *softChip) sign(attest []byte) ([]byte, error) {
 		b = append(b, n.FillBytes(make([]byte, 48))...)
 	}
 	return b, nil
+}
+
+// SignData is that of a restricted key.
+func (c *softChip) SignData(_ context.Context, data []byte) ([]byte, error) {
+	return eattest.Sign(c.iak)(data)
 }
 
 // realChip is a TPM of package hw/tpm.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"waxseal/agent/attestz"
 	"waxseal/agent/challenge"
 	"waxseal/agent/delivery"
 	"waxseal/agent/enrollz"
@@ -22,6 +23,7 @@ type Config struct {
 	Card     wire.Card // who this device is; all fields filled
 
 	Quoter     quote.Quoter   // the TPM, quoting with the IAK; nil: no TPM
+	Tokens     attestz.Signer // signs tokens with the IAK; nil: evidence is answered raw only
 	Recorder   quote.Recorder // what was measured; *measure.Recorder. nil: nothing was
 	Firmware   eventlog.Log   // the firmware's events; zero where it has left no log
 	Unattested string         // why the device cannot attest, for example "no TPM", "boot incomplete"; empty: it can

@@ -53,6 +53,7 @@ func newLab(t testing.TB, c chip, changes ...func(*agent.Config)) *lab {
 	l.config = agent.Config{
 		Card:       card,
 		Quoter:     c,
+		Tokens:     c,
 		Recorder:   l.recorder,
 		IAK:        iak,
 		IDevID:     idevid,

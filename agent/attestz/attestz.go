@@ -1,6 +1,7 @@
 // Package attestz answers challenges (openconfig.attestz.TpmAttestzService):
 // it refuses what must not reach the TPM, and adds to a quote who the device
-// is and which certificate its key has.
+// is and which certificate its key has. Who asks for it gets all of that as an
+// Entity Attestation Token.
 //
 // It never answers without a quote, and never judges what it reports.
 package attestz
@@ -8,6 +9,7 @@ package attestz
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"waxseal/agent/quote"
 	"waxseal/measure"
@@ -27,6 +29,9 @@ type Server struct {
 	Card wire.Card
 	Desk Desk
 	OIAK func() wire.Chain // the owner's certificate of the IAK; empty chain: not enrolled
+
+	Signer Signer           // signs tokens; nil: answers are raw
+	Now    func() time.Time // when a token is issued; needed with Signer
 }
 
 var _ wire.AttestServer = Server{}
@@ -41,6 +46,9 @@ func (s Server) Attest(ctx context.Context, req wire.AttestRequest) (wire.Attest
 	if err != nil {
 		return wire.AttestAnswer{}, err
 	}
+	if req.Format != wire.Raw {
+		return s.token(ctx, req, a, oiak)
+	}
 	return wire.AttestAnswer{
 		Card: s.Card, PCRs: a.PCRs, Quoted: a.Quoted, Signature: a.Signature, OIAK: oiak, Log: a.Log,
 	}, nil
@@ -53,6 +61,9 @@ func (s Server) refuse(req wire.AttestRequest) (wire.Chain, error) {
 	}
 	if err := s.Card.Select(req.Select); err != nil {
 		return nil, err
+	}
+	if req.Format != wire.Raw && s.Signer == nil {
+		return nil, fmt.Errorf("%w: this device signs no tokens: ask for TPM_RAW", wire.ErrNoMethod)
 	}
 	if err := s.Desk.Check(req.Bank); err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 
 	"waxseal/agent"
 	"waxseal/measure"
+	"waxseal/measure/eat/eattest"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/evidence"
 	"waxseal/measure/evidence/evidencetest"
@@ -138,6 +139,11 @@ func (c *chip) Quote(_ context.Context, nonce []byte, bank measure.Alg, pcrs []m
 	return quoted, signature, err
 }
 
+// SignData is that of a restricted key.
+func (c *chip) SignData(_ context.Context, data []byte) ([]byte, error) {
+	return eattest.Sign(c.router.AK)(data)
+}
+
 // memory is a journal that forgets.
 type memory struct{}
 
@@ -255,6 +261,7 @@ func (c routerConfig) equip(ctx context.Context, config *agent.Config) error {
 		return err
 	}
 	config.Quoter, config.Recorder, config.Kept, config.Firmware = tpm, recorder, texts, eventlog.Log{}
+	config.Tokens = tpm
 	config.IAK, config.IDevID = &tpm.router.AK.PublicKey, tpm.idevid
 	if config.IAKCert, err = makerCertificate(c.vendor, c.serial, tpm.router.AK.Public()); err != nil {
 		return err

@@ -139,7 +139,7 @@ func attach(ctx context.Context, c *agent.Config, log *slog.Logger) (*tpm.Device
 		return nil, err
 	}
 	if err := attachKeys(ctx, c, dev, log); err != nil {
-		c.IAK, c.IDevID, c.Quoter, c.Enroller = nil, nil, nil, nil
+		c.IAK, c.IDevID, c.Quoter, c.Tokens, c.Enroller = nil, nil, nil, nil, nil
 		return nil, errors.Join(err, dev.Close())
 	}
 	return dev, attachLog(ctx, c, dev)
@@ -197,7 +197,7 @@ func attachKeys(ctx context.Context, c *agent.Config, dev *tpm.Device, log *slog
 	if err != nil {
 		return err
 	}
-	c.IAK, c.Quoter = iak, quoter{dev}
+	c.IAK, c.Quoter, c.Tokens = iak, quoter{dev}, quoter{dev}
 	if c.IDevID, err = dev.Signer(ctx, tpm.IDevID); err != nil {
 		return err
 	}
@@ -224,6 +224,12 @@ type quoter struct{ *tpm.Device }
 func (q quoter) Quote(ctx context.Context, nonce []byte, bank measure.Alg, pcrs []measure.PCR) (attest, signature []byte, err error) {
 	attest, signature, err = q.Device.Quote(ctx, tpm.IAK, nonce, bank, pcrs)
 	return attest, signature, onWire(err)
+}
+
+// SignData implements attestz.Signer.
+func (q quoter) SignData(ctx context.Context, data []byte) ([]byte, error) {
+	signature, err := q.Device.SignData(ctx, data)
+	return signature, onWire(err)
 }
 
 // onWire says in the wire's words what a challenger can do about the error.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	cpb "github.com/openconfig/attestz/proto/common_definitions"
@@ -33,6 +34,9 @@ func (a attestz) Attest(ctx context.Context, p *apb.AttestRequest) (*apb.AttestR
 	if err != nil {
 		return nil, toStatus(err)
 	}
+	if req.Format, err = formatAsked(ctx); err != nil {
+		return nil, toStatus(err)
+	}
 	ans, err := a.server.Attest(ctx, req)
 	if err != nil {
 		return nil, toStatus(err)
@@ -56,11 +60,11 @@ func (c AttestClient) Attest(ctx context.Context, req AttestRequest) (AttestAnsw
 		return AttestAnswer{}, err
 	}
 	var from peer.Peer
-	resp, err := c.client.Attest(ctx, p, grpc.Peer(&from), grpc.MaxCallRecvMsgSize(MaxAnswer))
+	resp, err := c.client.Attest(req.Format.askFor(ctx), p, grpc.Peer(&from), grpc.MaxCallRecvMsgSize(MaxAnswer))
 	if err != nil {
 		return AttestAnswer{}, fromStatus("Attest", err)
 	}
-	ans, err := attestAnswerOf(resp, req.Bank)
+	ans, err := attestAnswerOf(resp, req)
 	if err != nil {
 		return AttestAnswer{}, fmt.Errorf("Attest: %w: %w", ErrAnswer, err)
 	}
@@ -110,6 +114,9 @@ func (r AttestRequest) Check() error {
 	if err := r.Select.check(); err != nil {
 		return err
 	}
+	if _, ok := formatNames[r.Format]; !ok {
+		return fmt.Errorf("%w: %v: need TPM_RAW, EAT_JWT or EAT_CWT", ErrInvalid, r.Format)
+	}
 	if n := len(r.Nonce); n < MinNonce || n > MaxNonce {
 		return fmt.Errorf("%w: nonce of %d bytes: need %d to %d", ErrInvalid, n, MinNonce, MaxNonce)
 	}
@@ -148,6 +155,9 @@ func (r AttestRequest) proto() (*apb.AttestRequest, error) {
 }
 
 func (a AttestAnswer) proto() *apb.AttestResponse {
+	if a.Format != Raw {
+		return a.tokenProto()
+	}
 	oiak := a.OIAK.String()
 	p := &apb.AttestResponse{
 		ControlCardId:  a.Card.proto(),
@@ -171,9 +181,15 @@ func (a AttestAnswer) proto() *apb.AttestResponse {
 // maxStructure bounds TPMS_ATTEST and TPMT_SIGNATURE, in bytes.
 const maxStructure = 2048
 
-func attestAnswerOf(p *apb.AttestResponse, bank measure.Alg) (AttestAnswer, error) {
-	if f := p.GetFormat(); f != apb.AttestResponse_ATTESTATION_FORMAT_UNSPECIFIED && f != apb.AttestResponse_ATTESTATION_FORMAT_TPM_RAW {
-		return AttestAnswer{}, fmt.Errorf("format %d is not TPM_RAW", f)
+func attestAnswerOf(p *apb.AttestResponse, req AttestRequest) (AttestAnswer, error) {
+	if f := formatOf(p); f != req.Format {
+		return AttestAnswer{}, fmt.Errorf("it is %v, asked was %v", f, req.Format)
+	}
+	if req.Format != Raw {
+		return tokenOf(p, req.Format)
+	}
+	if len(p.GetEatToken()) > 0 {
+		return AttestAnswer{}, errors.New("raw form with a token beside it")
 	}
 	if len(p.GetQuoted()) > maxStructure || len(p.GetQuoteSignature()) > maxStructure {
 		return AttestAnswer{}, fmt.Errorf("quoted of %d and quote_signature of %d bytes: at most %d", len(p.GetQuoted()), len(p.GetQuoteSignature()), maxStructure)
@@ -183,7 +199,7 @@ func attestAnswerOf(p *apb.AttestResponse, bank measure.Alg) (AttestAnswer, erro
 	if a.Card, err = cardOf(p.GetControlCardId()); err != nil {
 		return AttestAnswer{}, err
 	}
-	if a.PCRs, err = pcrValuesOf(p.GetPcrValues(), bank); err != nil {
+	if a.PCRs, err = pcrValuesOf(p.GetPcrValues(), req.Bank); err != nil {
 		return AttestAnswer{}, err
 	}
 	if a.OIAK, err = oiakOf(p); err != nil {

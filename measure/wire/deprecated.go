@@ -13,6 +13,9 @@ import (
 // setOldOIAK fills field 2 of an answer, which older clients read.
 func setOldOIAK(p *apb.AttestResponse, oiak string) { p.OiakCert = oiak }
 
+// oldOIAK reads field 2 of an answer.
+func oldOIAK(p *apb.AttestResponse) string { return p.GetOiakCert() }
+
 // oiakOf reads field 7 and, where it is empty, the deprecated field 2. Two
 // fields that differ are refused.
 func oiakOf(p *apb.AttestResponse) (Chain, error) {

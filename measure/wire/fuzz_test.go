@@ -52,7 +52,7 @@ func FuzzAttestAnswer(f *testing.F) {
 		if proto.Unmarshal(b, &p) != nil {
 			return
 		}
-		a, err := attestAnswerOf(&p, measure.SHA384)
+		a, err := attestAnswerOf(&p, AttestRequest{Bank: measure.SHA384})
 		if err != nil {
 			return
 		}

@@ -68,7 +68,7 @@ func bySerial(s string) *cpb.ControlCardSelection {
 
 func TestBadAnswersAreRefused(t *testing.T) {
 	ans := goodAnswer(t)
-	if _, err := attestAnswerOf(ans.proto(), measure.SHA384); err != nil {
+	if _, err := attestAnswerOf(ans.proto(), AttestRequest{Bank: measure.SHA384}); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*apb.AttestResponse){
@@ -86,7 +86,7 @@ func TestBadAnswersAreRefused(t *testing.T) {
 	} {
 		p := proto.Clone(ans.proto()).(*apb.AttestResponse)
 		change(p)
-		if _, err := attestAnswerOf(p, measure.SHA384); err == nil {
+		if _, err := attestAnswerOf(p, AttestRequest{Bank: measure.SHA384}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -96,7 +96,7 @@ func TestOIAKInTheDeprecatedFieldCounts(t *testing.T) {
 	ans := goodAnswer(t)
 	p := ans.proto()
 	p.AttestationCert = nil
-	got, err := attestAnswerOf(p, measure.SHA384)
+	got, err := attestAnswerOf(p, AttestRequest{Bank: measure.SHA384})
 	if err != nil || got.OIAK.String() != ans.OIAK.String() {
 		t.Errorf("%v, %v", got.OIAK, err)
 	}

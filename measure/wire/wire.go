@@ -103,10 +103,14 @@ type AttestRequest struct {
 	Nonce  []byte // MinNonce to MaxNonce bytes; the quote's extraData
 	Bank   measure.Alg
 	PCRs   []measure.PCR // each at most once
+	Format Format        // of the answer; zero: Raw
 }
 
-// AttestAnswer is the evidence that a device answers. It is a claim.
+// AttestAnswer is the evidence that a device answers. It is a claim. In a
+// format other than Raw all of it is in the token.
 type AttestAnswer struct {
+	Format    Format
+	Token     []byte // empty in format Raw
 	Card      Card
 	PCRs      map[measure.PCR][]byte // unsigned values in the bank of the request
 	Quoted    []byte                 // bare TPMS_ATTEST
