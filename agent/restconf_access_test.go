@@ -173,6 +173,18 @@ func TestRESTCONFShowsTheCertificateInUse(t *testing.T) {
 	}
 }
 
+func TestOlderTLSIsRefusedForRESTCONF(t *testing.T) {
+	l := newLab(t, newSoftChip(t))
+	l.enroll(t)
+	c := l.ofOwner(t)
+	if a := c.run(t, "verifier", dataSupport, "--tls-max", "1.2"); !slices.Contains(refusals, a.exit) {
+		t.Errorf("TLS 1.2: curl ended with %d, status %d", a.exit, a.status)
+	}
+	if a := c.run(t, "verifier", dataSupport, "--tlsv1.3"); a.status != 200 {
+		t.Errorf("TLS 1.3: curl ended with %d, status %d", a.exit, a.status)
+	}
+}
+
 // A client's certificate is looked at when a connection begins, so an old
 // connection ends.
 func TestOldConnectionsOfRESTCONFEnd(t *testing.T) {
