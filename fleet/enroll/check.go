@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"time"
@@ -52,18 +51,10 @@ func (r Request) checkUse(cert *x509.Certificate) error {
 		if len(cert.ExtKeyUsage) != 1 || cert.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth || len(cert.UnknownExtKeyUsage) != 0 {
 			return fmt.Errorf("%w: extended key usages %v %v: need serverAuth alone", ErrIssued, cert.ExtKeyUsage, cert.UnknownExtKeyUsage)
 		}
-		if err := cert.VerifyHostname(bracketed(r.Host)); err != nil {
+		if err := cert.VerifyHostname(r.Host); err != nil {
 			return fmt.Errorf("%w: %w", ErrIssued, err)
 		}
 		return nil
 	}
 	return fmt.Errorf("certificate of kind %q: need %s or %s", r.Kind, OIAK, OIDevID)
-}
-
-// bracketed returns an IPv6 address as VerifyHostname wants it.
-func bracketed(host string) string {
-	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
-		return "[" + host + "]"
-	}
-	return host
 }
