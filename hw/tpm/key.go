@@ -23,6 +23,7 @@ type Key string
 // scrambled.
 const (
 	EK     Key = "EK"     // decrypts what is meant for this TPM; RSA-2048, template L-1
+	EK384  Key = "EK384"  // as EK, on P-384, template H-3; not every TPM has it
 	IAK    Key = "IAK"    // signs quotes and nothing else (restricted); P-384, ECDSA with SHA-384
 	IDevID Key = "IDevID" // signs TLS handshakes; P-384, ECDSA with SHA-384
 	// SRK is the storage root key, P-256. It protects nothing here: a TPM that
@@ -36,6 +37,7 @@ const (
 const (
 	handleSRK    tpm2.TPMHandle = 0x81000001
 	handleEK     tpm2.TPMHandle = 0x81010001
+	handleEK384  tpm2.TPMHandle = 0x81010016
 	handleIDevID tpm2.TPMHandle = 0x81020000
 	handleIAK    tpm2.TPMHandle = 0x81020001
 )
@@ -61,6 +63,8 @@ func (k Key) handle() tpm2.TPMHandle {
 		return handleSRK
 	case EK:
 		return handleEK
+	case EK384:
+		return handleEK384
 	case IAK:
 		return handleIAK
 	case IDevID:
@@ -76,10 +80,12 @@ func (k Key) template() (tpm2.TPMTPublic, error) {
 		return tpm2.ECCSRKTemplate, nil
 	case EK:
 		return tpm2.RSAEKTemplate, nil
+	case EK384:
+		return ek384Template(), nil
 	case IAK, IDevID:
 		return k.signingTemplate()
 	}
-	return tpm2.TPMTPublic{}, fmt.Errorf("key %q is not one of EK, IAK, IDevID, SRK", string(k))
+	return tpm2.TPMTPublic{}, fmt.Errorf("key %q is not one of EK, EK384, IAK, IDevID, SRK", string(k))
 }
 
 // signingTemplate is "ECC NIST P384" of "TPM 2.0 Keys for Device Identity and
@@ -111,6 +117,30 @@ func (k Key) signingTemplate() (tpm2.TPMTPublic, error) {
 			X: tpm2.TPM2BECCParameter{Buffer: []byte(unique)},
 		}),
 	}, nil
+}
+
+// ek384Template is template H-3, ECC NIST P-384 (TCG EK Credential Profile for
+// TPM 2.0, annex B.4): unlike the low-range ones it has an empty unique field, and
+// a policy with a second branch.
+func ek384Template() tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type:    tpm2.TPMAlgECC,
+		NameAlg: tpm2.TPMAlgSHA384,
+		ObjectAttributes: tpm2.TPMAObject{
+			FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true,
+			UserWithAuth: true, AdminWithPolicy: true, Restricted: true, Decrypt: true,
+		},
+		AuthPolicy: tpm2.TPM2BDigest{Buffer: ekPolicyB(measure.SHA384)},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+			Symmetric: tpm2.TPMTSymDefObject{
+				Algorithm: tpm2.TPMAlgAES,
+				KeyBits:   tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(256)),
+				Mode:      tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
+			},
+			CurveID: tpm2.TPMECCNistP384,
+		}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
+	}
 }
 
 // CreateKey makes the key persistent unless it is there already. Another key
@@ -184,7 +214,7 @@ func (d *Device) Area(ctx context.Context, k Key) ([]byte, error) {
 	return tpm2.Marshal(pub), nil
 }
 
-// Public returns the public half of the IAK or the IDevID and its TPMT_PUBLIC.
+// Public returns the public half of a key on P-384 and its TPMT_PUBLIC.
 // A key that was not made from the template is ErrOtherKey.
 func (d *Device) Public(ctx context.Context, k Key) (*ecdsa.PublicKey, []byte, error) {
 	pub, err := d.public(ctx, k)

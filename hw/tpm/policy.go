@@ -45,6 +45,18 @@ func policyBranches(key Key, alg measure.Alg) ([][]byte, error) {
 	}, nil
 }
 
+// policyNVEK is the NV index whose owner may replace the policy of an EK with
+// nameAlg SHA-384 (TCG EK Credential Profile for TPM 2.0, annex B.6). None is
+// there unless an owner has made it.
+const policyNVEK uint32 = 0x01c07f02
+
+// ekPolicyB is PolicyB of the same annex: PolicySecret(endorsement), or what
+// stands in that index.
+func ekPolicyB(alg measure.Alg) []byte {
+	secret := policySecret(alg, tpm2.TPMRHEndorsement)
+	return policyOr(alg, secret, policyAuthorizeNV(alg, nvName(alg, policyNVEK, secret)))
+}
+
 // extendPolicy is policyDigest' = H(policyDigest ‖ parts) (Part 1, section 19.7).
 func extendPolicy(alg measure.Alg, digest []byte, parts ...[]byte) []byte {
 	h := alg.New()
