@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,7 +24,7 @@ func factoryCommand() *cobra.Command {
 		Short: "Make a unit's TPM, its IAK and IDevID, and certify them with the vendor CA of the lab",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ca, err := openOrMakeCA(caDir)
+			ca, err := factory.OpenOrMakeCA(caDir, time.Now())
 			if err != nil {
 				return err
 			}
@@ -44,14 +42,6 @@ func factoryCommand() *cobra.Command {
 	cmd.Flags().StringVar(&serial, "serial", "WX-0001", "the unit's serial number")
 	cmd.MarkFlagRequired("ca")
 	return cmd
-}
-
-func openOrMakeCA(dir string) (*factory.CA, error) {
-	ca, err := factory.OpenCA(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return factory.NewCA(dir, time.Now())
-	}
-	return ca, err
 }
 
 func learnCommand() *cobra.Command {

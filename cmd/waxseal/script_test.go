@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"router":    routerCommand,
 			"reference": referenceCommand,
+			"shipment":  shipmentCommand,
 			"exit":      exitCommand,
 			"replace":   replaceCommand,
 		},

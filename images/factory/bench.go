@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-tpm-tools/client"
@@ -29,6 +30,23 @@ func (ca *CA) WithTPM(ctx context.Context, state, name string, f func(*tpm.Devic
 	m := swtpm.Making{State: state, CA: filepath.Join(ca.dir, EKDir), Name: name}
 	return withTPM(ctx, m, ca.inspect, f)
 }
+
+// OnTPM runs f over the TPM at path: a device below /dev, which is opened and
+// left running, or a state directory of the lab, for which see WithTPM.
+func (ca *CA) OnTPM(ctx context.Context, path, name string, f func(*tpm.Device) error) error {
+	if !IsDevice(path) {
+		return ca.WithTPM(ctx, path, name, f)
+	}
+	dev, err := tpm.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	err = f(dev)
+	return errors.Join(err, dev.Close())
+}
+
+// IsDevice tells whether the path is the one of a TPM of this machine.
+func IsDevice(path string) bool { return strings.HasPrefix(filepath.Clean(path), "/dev/") }
 
 func withTPM(ctx context.Context, m swtpm.Making, inspect func(socket string) error, f func(*tpm.Device) error) (err error) {
 	fresh := !swtpm.Made(m.State)

@@ -1,8 +1,10 @@
 // Package factory plays the maker of the lab's routers: a vendor CA, and the
 // step that gives a TPM its keys and certificates before the box is packed.
 //
-// It runs on the build host only. Its CA key is a file without a password: it
-// vouches for nothing outside the lab.
+// It runs on the build host only. It never makes, moves or sees a private key
+// of a router, and it keeps no secret of a shipment: with all that it stores
+// nobody can answer as a router. Its own keys are files without a password,
+// fit for the lab; they vouch for nothing outside it.
 package factory
 
 import (
@@ -20,6 +22,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"waxseal/measure/manifest/sealed"
 )
 
 // Files of a CA's directory.
@@ -43,9 +47,11 @@ type CA struct {
 	// says whose make it is. Without roots a TPM needs no EK certificate;
 	// one that it has must still be for its EK.
 	EKRoots, EKIntermediates *x509.CertPool
+	Now                      func() time.Time // when EK certificates must be valid
 
-	dir string
-	key *ecdsa.PrivateKey
+	dir     string
+	key     *ecdsa.PrivateKey
+	signing *sealed.Keys // sign manifests; nil: there are none
 }
 
 // NewCA makes a CA in the directory, valid from now on. One that is there
@@ -71,6 +77,9 @@ func NewCA(dir string, now time.Time) (*CA, error) {
 	}
 	if err := writePEM(filepath.Join(dir, CertFile), "CERTIFICATE", der, 0o644); err != nil {
 		return nil, err
+	}
+	if err := makeSigningKeys(dir); err != nil {
+		return nil, fmt.Errorf("vendor CA: %w", err)
 	}
 	// The key last: a directory with a key holds a whole CA.
 	if err := writePEM(filepath.Join(dir, KeyFile), "PRIVATE KEY", private, 0o600); err != nil {
@@ -124,7 +133,10 @@ func OpenCA(dir string) (*CA, error) {
 	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
 		return nil, fmt.Errorf("%s: %s and %s do not belong together", dir, KeyFile, CertFile)
 	}
-	ca := &CA{Certificate: cert, dir: dir, key: key}
+	ca := &CA{Certificate: cert, Now: time.Now, dir: dir, key: key}
+	if err := ca.openSigningKeys(); err != nil {
+		return nil, err
+	}
 	return ca, ca.openEKTrust()
 }
 

@@ -24,10 +24,12 @@ import (
 // Receipt says what the factory has put into a router: the facts that go into
 // its shipment manifest.
 type Receipt struct {
-	Serial string    // the maker's serial number
-	EK     KeyRecord // its certificate is the TPM maker's, empty if the TPM has none
+	Serial string     // the maker's serial number
+	EK     KeyRecord  // RSA-2048; its certificate is the TPM maker's, empty if the TPM has none
+	EK384  *KeyRecord // the same on P-384; nil if the TPM has none
 	IAK    KeyRecord
 	IDevID KeyRecord
+	SRK    KeyRecord // without a certificate
 }
 
 // KeyRecord is the public side of one key.
@@ -49,9 +51,9 @@ func (k KeyRecord) PEM() string {
 // keys (TCG OID Registry; TCG EK Credential Profile, section 3.6).
 var tcgAIK = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 
-// Provision gives the TPM what a router leaves the factory with: EK, IAK and
-// IDevID as persistent keys, and certificates of IAK and IDevID in NV, for the
-// serial number. Done again it changes nothing: a key that is there stays, and
+// Provision gives the TPM what a router leaves the factory with: EK, SRK, IAK
+// and IDevID as persistent keys, and certificates of IAK and IDevID in NV, for
+// the serial number. Done again it changes nothing: a key that is there stays, and
 // so does a certificate that holds. A certificate of another router or another
 // CA is an error, never overwritten.
 func Provision(ctx context.Context, dev *tpm.Device, ca *CA, serial string) (Receipt, error) {
@@ -59,13 +61,16 @@ func Provision(ctx context.Context, dev *tpm.Device, ca *CA, serial string) (Rec
 	if err := board.CheckSerial(serial); err != nil {
 		return r, fmt.Errorf("provision: %w", err)
 	}
-	for _, k := range []tpm.Key{tpm.EK, tpm.IAK, tpm.IDevID} {
+	for _, k := range []tpm.Key{tpm.EK, tpm.SRK, tpm.IAK, tpm.IDevID} {
 		if err := dev.CreateKey(ctx, k); err != nil {
 			return r, fmt.Errorf("provision %s: %w", serial, err)
 		}
 	}
 	var err error
-	if r.EK, err = ca.checkEK(ctx, dev); err != nil {
+	if r.EK, r.EK384, err = ca.checkEKs(ctx, dev); err != nil {
+		return r, fmt.Errorf("provision %s: %w", serial, err)
+	}
+	if r.SRK, err = recordOf(ctx, dev, tpm.SRK); err != nil {
 		return r, fmt.Errorf("provision %s: %w", serial, err)
 	}
 	if r.IAK, err = ca.certify(ctx, dev, tpm.IAK, serial); err != nil {
@@ -79,11 +84,11 @@ func Provision(ctx context.Context, dev *tpm.Device, ca *CA, serial string) (Rec
 
 // certify puts the certificate of a key into NV unless it is there.
 func (ca *CA) certify(ctx context.Context, dev *tpm.Device, k tpm.Key, serial string) (KeyRecord, error) {
-	pub, area, err := dev.Public(ctx, k)
+	pub, _, err := dev.Public(ctx, k)
 	if err != nil {
 		return KeyRecord{}, err
 	}
-	name, err := nameOf(area)
+	record, err := recordOf(ctx, dev, k)
 	if err != nil {
 		return KeyRecord{}, err
 	}
@@ -91,7 +96,8 @@ func (ca *CA) certify(ctx context.Context, dev *tpm.Device, k tpm.Key, serial st
 	der, err := dev.NVRead(ctx, index)
 	switch {
 	case err == nil:
-		return KeyRecord{name, area, der}, ca.checkIssued(der, k, pub, serial)
+		record.Certificate = der
+		return record, ca.checkIssued(der, k, pub, serial)
 	case !errors.Is(err, tpm.ErrNoNV):
 		return KeyRecord{}, err
 	}
@@ -102,7 +108,8 @@ func (ca *CA) certify(ctx context.Context, dev *tpm.Device, k tpm.Key, serial st
 	if err := dev.NVDefine(ctx, index, len(der)); err != nil {
 		return KeyRecord{}, err
 	}
-	return KeyRecord{name, area, der}, dev.NVWrite(ctx, index, der)
+	record.Certificate = der
+	return record, dev.NVWrite(ctx, index, der)
 }
 
 // issue makes the certificate of a key. Both of a router have one subject,
@@ -165,6 +172,16 @@ var (
 	ErrOtherKey    = errors.New("the certificate is for another key")
 	ErrOtherRouter = errors.New("the TPM belongs to another router")
 )
+
+// recordOf is the record of a key without its certificate.
+func recordOf(ctx context.Context, dev *tpm.Device, k tpm.Key) (KeyRecord, error) {
+	area, err := dev.Area(ctx, k)
+	if err != nil {
+		return KeyRecord{}, err
+	}
+	name, err := nameOf(area)
+	return KeyRecord{Name: name, Public: area}, err
+}
 
 // nameOf is the TPM Name of a TPMT_PUBLIC.
 func nameOf(area []byte) (string, error) {
