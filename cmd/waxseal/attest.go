@@ -17,6 +17,7 @@ func (a *app) attest() *cobra.Command {
 	var owner, ref, serial, save string
 	var timeout time.Duration
 	var strictClock, batched bool
+	var form evidenceForm
 	format := tableFormat
 	c := &cobra.Command{
 		Use: "attest ADDRESS", Short: "Challenge a router and judge what it booted",
@@ -30,6 +31,7 @@ func (a *app) attest() *cobra.Command {
 	c.Flags().StringVar(&save, "save", "", "write the evidence to `FILE` and its seal to FILE.seal")
 	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "for the router's answer")
 	c.Flags().BoolVar(&batched, "batched", false, "ask for a quote that answers others too, as many as wait for one (waxseal agents only)")
+	c.Flags().Var(&form, "format", "in which the router is to answer: raw, eat-jwt or eat-cwt; --save then keeps the token too, in FILE.jwt or FILE.cwt")
 	c.Flags().BoolVar(&strictClock, "require-safe-clock", false, "refuse a TPM whose clock is not safe, as it is for a while after a power cut")
 	c.Flags().VarP(&format, "output", "o", "table or json")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -46,7 +48,7 @@ func (a *app) attest() *cobra.Command {
 		}
 		a.progress("challenging " + args[0])
 		r, err := challenge.Challenge(c.Context(), challenge.Config{
-			Address: args[0], Roots: cred.Roots, Client: cred.Client, Serial: serial, Batched: batched, Reference: values,
+			Address: args[0], Roots: cred.Roots, Client: cred.Client, Serial: serial, Batched: batched, Format: form.Format, Reference: values,
 			Timeout: timeout, Now: a.now, UnsafeClock: !strictClock, AllTexts: save != "",
 		})
 		a.progress("")
@@ -54,6 +56,9 @@ func (a *app) attest() *cobra.Command {
 			return err
 		}
 		if err := a.save(save, r, cred.Client); err != nil {
+			return err
+		}
+		if err := a.saveToken(save, r, form); err != nil {
 			return err
 		}
 		return a.show(format, r)

@@ -36,8 +36,9 @@ type Config struct {
 	Serial  string              // expected serial number; "": whoever has the owner's certificate for Address
 	Select  wire.Selection      // control card; zero: the active one. A batched challenge is always to that
 
-	Batched  bool   // ask over waxseal.v1.Challenge, where one quote answers many; the router does not choose
-	KnownLog []byte // a log of this router that is at hand: a batched answer leaves it out while it is the same; nil: none
+	Batched  bool        // ask over waxseal.v1.Challenge, where one quote answers many; the router does not choose
+	Format   wire.Format // of the answer; zero: raw. A batched answer is always raw
+	KnownLog []byte      // a log of this router that is at hand: a batched answer leaves it out while it is the same; nil: none
 
 	Reference *reference.Values // nil: only whether the evidence is genuine
 	Policy    appraise.Policy   // zero: appraise.DefaultPolicy
@@ -76,6 +77,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if len(c.Roots) == 0 || len(c.Client.Certificate) == 0 {
 		return c, errors.New("need the owner's trust anchors and a client certificate")
+	}
+	if c.Batched && c.Format != wire.Raw {
+		return c, errBatchedToken
 	}
 	if c.Select == (wire.Selection{}) {
 		c.Select = wire.Selection{Role: wire.Active}
@@ -135,9 +139,16 @@ func (c Config) run(ctx context.Context) (Result, error) {
 	if err := c.Nonces.Consume(ch.Nonce, c.device(), received); err != nil {
 		return refusal(err, nil, ch), nil
 	}
-	ev := evidenceOf(ans, ch, received)
+	ev, err := answered(ans, ch, received)
+	if err != nil {
+		r := refusal(err, nil, ch)
+		r.Token = ans.Token
+		return r, nil
+	}
 	ev.Batch = batch
-	return c.judge(ctx, conn, ev, ch), nil
+	r := c.judge(ctx, conn, ev, ch)
+	r.Token = ans.Token
+	return r, nil
 }
 
 // ask draws a nonce and returns the challenge with it.
@@ -165,7 +176,9 @@ func (c Config) attest(ctx context.Context, conn wire.Conn, ch evidence.Challeng
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	if !ch.Batched {
-		ans, err = conn.Attestz().Attest(ctx, wire.AttestRequest{Select: c.Select, Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs})
+		ans, err = conn.Attestz().Attest(ctx, wire.AttestRequest{
+			Select: c.Select, Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs, Format: c.Format,
+		})
 		return ans, nil, err
 	}
 	req := wire.BatchRequest{Nonce: ch.Nonce, Bank: ch.Bank, PCRs: ch.PCRs}

@@ -31,6 +31,7 @@ type Result struct {
 	Verdict   appraise.Verdict
 	Challenge evidence.Challenge
 	Evidence  *evidence.Evidence // nil: none came
+	Token     []byte             // in which the evidence came; nil: it came raw
 	Counters  evidence.Counters  // of the quote, if it is genuine: Config.Previous of the next challenge
 	Notes     []string           // what an operator should know beside the verdict
 }

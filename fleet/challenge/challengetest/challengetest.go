@@ -184,6 +184,9 @@ func (a attestz) Attest(ctx context.Context, req wire.AttestRequest) (wire.Attes
 	d.mu.Lock()
 	d.requests = append(d.requests, req)
 	ans, err := d.answer(req)
+	if err == nil && req.Format != wire.Raw {
+		ans, err = d.token(req, ans)
+	}
 	d.mu.Unlock()
 	if err == nil && d.Attesting != nil {
 		err = d.Attesting(ctx, req, &ans)
