@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) evidence() *cobra.Command {
-	return a.group("evidence", "Evidence files", a.evidenceVerify())
+	return a.group("evidence", "Evidence files", a.evidenceVerify(), a.evidenceExport())
 }
 
 func (a *app) evidenceVerify() *cobra.Command {

@@ -42,7 +42,7 @@ type answer struct {
 
 // newAnswer returns the answer of a router with a real firmware's log, followed
 // by records of ours.
-func newAnswer(b *testing.B, s size) answer {
+func newAnswer(b testing.TB, s size) answer {
 	b.Helper()
 	r := must(evidencetest.New("WX-0001", s.curve))(b)
 	firmware := must(eventlog.DecodeTCG(must(os.ReadFile("../../measure/eventlog/testdata/qemu-ovmf-uki.tcg"))(b)))(b)
@@ -55,7 +55,7 @@ func newAnswer(b *testing.B, s size) answer {
 	return a
 }
 
-func measureAll(b *testing.B, r *evidencetest.Router, firmware eventlog.Log) {
+func measureAll(b testing.TB, r *evidencetest.Router, firmware eventlog.Log) {
 	b.Helper()
 	for _, e := range firmware.Events {
 		r.Log.Events = append(r.Log.Events, e)
@@ -76,7 +76,7 @@ func measureAll(b *testing.B, r *evidencetest.Router, firmware eventlog.Log) {
 
 // der turns a TPMT_SIGNATURE of scheme ECDSA into SEQUENCE { r, s }: two
 // numbers of two algorithms, then two numbers with their sizes.
-func der(b *testing.B, signature []byte) []byte {
+func der(b testing.TB, signature []byte) []byte {
 	b.Helper()
 	n := int(signature[4])<<8 | int(signature[5])
 	r, s := signature[6:6+n], signature[6+n+2:]
@@ -124,15 +124,15 @@ func (f *floor) hash(parts ...[]byte) []byte {
 }
 
 // must returns what a call gave, or ends the benchmark.
-func must[T any](v T, err error) func(*testing.B) T {
-	return func(b *testing.B) T {
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(b testing.TB) T {
 		b.Helper()
 		ok(b, err)
 		return v
 	}
 }
 
-func ok(b *testing.B, err error) {
+func ok(b testing.TB, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)

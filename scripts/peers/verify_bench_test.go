@@ -170,7 +170,7 @@ func (a answer) goTPMTools(b *testing.B) turn {
 }
 
 // public returns the TPMT_PUBLIC of an attestation key.
-func public(b *testing.B, key *ecdsa.PublicKey) []byte {
+func public(b testing.TB, key *ecdsa.PublicKey) []byte {
 	curve, hash := tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256
 	if key.Curve == elliptic.P384() {
 		curve, hash = tpm2.TPMECCNistP384, tpm2.TPMAlgSHA384
