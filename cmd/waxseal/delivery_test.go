@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -24,9 +23,6 @@ import (
 	"waxseal/measure"
 	"waxseal/measure/evidence"
 	"waxseal/measure/manifest"
-	"waxseal/measure/manifest/manifesttest"
-	"waxseal/measure/manifest/sealed"
-	"waxseal/measure/reference"
 	"waxseal/measure/wire"
 )
 
@@ -36,9 +32,6 @@ type parcel struct {
 	manifest       string // file
 	secret, sign   string // text, file
 	vendor, ek     string // files
-	values         reference.Values
-	keys           sealed.Keys
-	ca             *factory.CA
 	owner, ownerCA string
 }
 
@@ -73,32 +66,6 @@ func areas(ctx context.Context, dev *tpm.Device) (a agent.Areas, err error) {
 	return a, nil
 }
 
-// shipmentOf says of a provisioned TPM what its maker says.
-func shipmentOf(ctx context.Context, dev *tpm.Device, serial string, ref []byte, secret manifest.Secret) (manifest.Shipment, error) {
-	a, err := areas(ctx, dev)
-	if err != nil {
-		return manifest.Shipment{}, err
-	}
-	c, err := dev.Counters(ctx)
-	if err != nil {
-		return manifest.Shipment{}, err
-	}
-	cert, err := dev.EKCertificate(ctx)
-	if err != nil {
-		return manifest.Shipment{}, err
-	}
-	ek, srk := manifesttest.Key(a.EK, measure.SHA256), manifesttest.Key(a.SRK, measure.SHA256)
-	ekSum, refSum := sha256.Sum256(cert.Raw), sha256.Sum256(ref)
-	return manifest.Shipment{
-		Format: manifest.Format, Serial: serial, Maker: "waxseal lab", Product: "qemu-amd64", Order: "PO-7", SealID: "TAPE-001",
-		Packed: time.Now().UTC().Truncate(time.Second),
-		EK:     manifest.EndorsementKey{Name: ek.Name, Public: ek.Public, CertificateSHA256: ekSum[:]},
-		IAK:    manifesttest.Key(a.IAK, measure.SHA384), IDevID: manifesttest.Key(a.IDevID, measure.SHA384), SRK: &srk,
-		Counters:  manifest.Counters{Resets: c.ResetCount, Restarts: c.RestartCount, Clock: c.Clock},
-		MaxResets: 3, Reference: ref, ReferenceSHA256: refSum[:], SecretHash: manifest.HashSecret(secret, serial),
-	}, nil
-}
-
 // newParcel makes a device, packs it, and switches it on without an owner.
 func newParcel(t *testing.T, serial string, changes ...func(*parcel, *agent.Config)) parcel {
 	t.Helper()
@@ -106,37 +73,21 @@ func newParcel(t *testing.T, serial string, changes ...func(*parcel, *agent.Conf
 		t.Skip(swtpm.ErrMissing)
 	}
 	p := parcel{dir: t.TempDir()}
-	var err error
-	if p.ca, err = factory.NewCA(p.path("vendor"), time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if p.keys, err = sealed.NewKeys(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
 	boot := []record{{"policy/measure", "p"}, {"rootfs/squashfs/root", "r"}}
-	if p.values, err = referenceOf(boot); err != nil {
-		t.Fatal(err)
+	p.pack(t, serial, boot)
+	p.sign, p.vendor, p.ek = p.path("vendor/"+factory.SignFile), p.path("vendor/"+factory.CertFile), p.path("ek.pem")
+	var cas []byte
+	for _, name := range []string{swtpm.RootFile, swtpm.IssuerFile} {
+		b, err := os.ReadFile(p.path("vendor/" + factory.EKDir + "/" + name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cas = append(cas, b...)
 	}
-	state := p.path("tpm")
-	p.provision(t, state, serial)
-	pem, err := p.keys.Trust().PEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.sign, p.vendor, p.ek = p.path("vendor-sign.pem"), p.path("vendor/"+factory.CertFile), p.path("ek.pem")
-	write(t, p.sign, pem)
-	root, err := os.ReadFile(p.path("vendor/" + factory.EKDir + "/" + swtpm.RootFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	issuer, err := os.ReadFile(p.path("vendor/" + factory.EKDir + "/" + swtpm.IssuerFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, p.ek, append(root, issuer...))
+	write(t, p.ek, cas)
 	p.owner, p.ownerCA = p.path("owner"), p.path("owner/owner-ca.pem")
 	bench{dir: p.dir}.waxseal(t, exitOK, "owner", "init", p.owner)
-	p.address = serveParcel(t, state, serial, boot, func(c *agent.Config) {
+	p.address = serveParcel(t, p.path("tpm"), serial, boot, func(c *agent.Config) {
 		for _, change := range changes {
 			change(&p, c)
 		}
@@ -144,42 +95,42 @@ func newParcel(t *testing.T, serial string, changes ...func(*parcel, *agent.Conf
 	return p
 }
 
-// provision takes a device through the factory and writes its manifest.
-func (p *parcel) provision(t *testing.T, state, serial string) {
+// pack takes a device through the factory.
+func (p *parcel) pack(t *testing.T, serial string, boot []record) {
 	t.Helper()
-	err := p.ca.WithTPM(t.Context(), state, serial, func(dev *tpm.Device) error {
-		if _, err := factory.Provision(t.Context(), dev, p.ca, serial); err != nil {
+	values, err := referenceOf(boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := values.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := manifest.NewSecret(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := factory.NewCA(p.path("vendor"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file []byte
+	err = ca.WithTPM(t.Context(), p.path("tpm"), serial, func(dev *tpm.Device) error {
+		r, err := factory.Provision(t.Context(), dev, ca, serial)
+		if err != nil {
 			return err
 		}
-		if err := dev.CreateKey(t.Context(), tpm.SRK); err != nil {
-			return err
-		}
-		return p.pack(t, dev, serial, "manifest")
+		file, err = factory.Pack(t.Context(), dev, ca, r, factory.Packing{
+			Maker: "waxseal lab", Product: "qemu-amd64", Order: "PO-7", SealID: "TAPE-001", MaxResets: 3,
+			Reference: ref, Embed: true, Secret: secret, Time: time.Now(),
+		})
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func (p *parcel) pack(t *testing.T, dev *tpm.Device, serial, name string) error {
-	secret, err := manifest.NewSecret(rand.Reader)
-	if err != nil {
-		return err
-	}
-	ref, err := p.values.Encode()
-	if err != nil {
-		return err
-	}
-	s, err := shipmentOf(t.Context(), dev, serial, ref, secret)
-	if err != nil {
-		return err
-	}
-	file, err := s.Seal(p.keys.Signers()...)
-	if err != nil {
-		return err
-	}
-	p.manifest, p.secret = p.path(name), secret.Text()
-	return os.WriteFile(p.manifest, file, 0o644)
+	p.manifest, p.secret = p.path("manifest"), secret.Text()
+	write(t, p.manifest, file)
 }
 
 // serveParcel serves a device that has no owner.
@@ -248,12 +199,19 @@ func unowned(t *testing.T, dev *tpm.Device, serial string, recorder *measure.Rec
 	if c.Areas, err = areas(t.Context(), dev); err != nil {
 		t.Fatal(err)
 	}
-	for index, chain := range map[uint32]*wire.Chain{tpm.NVCertEK: &c.EKCerts, tpm.NVCertIAK: &c.IAKCert, tpm.NVCertIDevID: &c.IDevIDCert} {
+	for index, chain := range map[uint32]*wire.Chain{tpm.NVCertIAK: &c.IAKCert, tpm.NVCertIDevID: &c.IDevIDCert} {
 		var cert *x509.Certificate
 		if cert, err = dev.Certificate(t.Context(), index); err != nil {
 			t.Fatal(err)
 		}
 		*chain = wire.ChainOf(cert)
+	}
+	for _, index := range []uint32{tpm.NVCertEK, tpm.NVCertEK384} {
+		cert, err := dev.Certificate(t.Context(), index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.EKCerts = append(c.EKCerts, wire.ChainOf(cert)...)
 	}
 	return c
 }

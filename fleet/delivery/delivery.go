@@ -22,6 +22,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"waxseal/fleet/appraise"
@@ -110,12 +111,16 @@ func (c Config) challenge() (Transcript, error) {
 func (c Config) ask(ctx context.Context, t *Transcript) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	conn, err := c.dial()
+	conn, asked, err := c.dial()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	if t.Identity, err = conn.Delivery().Identify(ctx); err != nil {
+		if c.Client == nil && asked() {
+			t.Refusal = "it has an owner already, and asks for a client certificate of that owner (--owner)"
+			return nil
+		}
 		return t.refused(err)
 	}
 	proof, err := conn.Delivery().Prove(ctx, t.Request)
@@ -127,13 +132,23 @@ func (c Config) ask(ctx context.Context, t *Transcript) error {
 }
 
 // dial returns a connection on which everybody is spoken to: who it is, and
-// whether it is the one who answers, is a part of what is judged.
-func (c Config) dial() (wire.Conn, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} // see CheckTLS
-	if c.Client != nil {
-		config.Certificates = []tls.Certificate{*c.Client}
-	}
-	return wire.Dial(c.Address, config)
+// whether it is the one who answers, is a part of what is judged. asked tells
+// whether the device has asked for a client certificate: how it hangs up on who
+// has none is a matter of luck.
+func (c Config) dial() (conn wire.Conn, asked func() bool, err error) {
+	var seen atomic.Bool
+	conn, err = wire.Dial(c.Address, &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, // see CheckTLS
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			seen.Store(true)
+			if c.Client == nil {
+				return &tls.Certificate{}, nil
+			}
+			return c.Client, nil
+		},
+	})
+	return conn, seen.Load, err
 }
 
 // refused keeps why a device gave no proof. It returns an error where that
@@ -145,9 +160,6 @@ func (t *Transcript) refused(err error) error {
 		}
 	}
 	t.Refusal = evidence.Escape(err.Error())
-	if strings.Contains(t.Refusal, "certificate required") {
-		t.Refusal = "it has an owner already, and asks for that owner's client certificate (--owner): " + t.Refusal
-	}
 	return nil
 }
 
