@@ -55,6 +55,7 @@ func (a *app) attest() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		r = enrolledOnly(owner, r)
 		if err := a.save(save, r, cred.Client); err != nil {
 			return err
 		}

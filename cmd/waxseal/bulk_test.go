@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"waxseal/agent"
+	"waxseal/fleet/challenge"
 	"waxseal/hw/tpm"
 	"waxseal/images/factory"
 	"waxseal/measure"
@@ -210,7 +211,7 @@ func TestNobodyAnswersAsADeviceWithAllThatIsStored(t *testing.T) {
 	for _, way := range h.answers(t, target) {
 		t.Error(way)
 	}
-	t.Run("a key of one's own, certified by the owner's CA", func(t *testing.T) { refusesAnotherKey(t, h, s, target) })
+	t.Run("a key of one's own, certified by the owner's CA", func(t *testing.T) { refusesAnotherKey(t, h, s, target, owner) })
 	t.Run("the secret is seen where it lies", func(t *testing.T) {
 		for _, text := range spellings(secret) {
 			dir := t.TempDir()
@@ -304,7 +305,7 @@ func preyOf(t *testing.T, s manifest.Shipment, secret manifest.Secret, saved, ro
 
 // refusesAnotherKey gives a new key a certificate of the stolen owner's CA. The
 // certificate is good; the key is still not the one that was shipped.
-func refusesAnotherKey(t *testing.T, h hoard, s manifest.Shipment, p prey) {
+func refusesAnotherKey(t *testing.T, h hoard, s manifest.Shipment, p prey, owner string) {
 	t.Helper()
 	var ca *ecdsa.PrivateKey
 	for where, key := range h.keys {
@@ -325,6 +326,13 @@ func refusesAnotherKey(t *testing.T, h hoard, s manifest.Shipment, p prey) {
 		t.Fatal(err)
 	}
 	p.evidence.Certificates = evidence.Certificates{OIAK: evidencetest.PEM(forged), TLS: p.evidence.Certificates.TLS}
+	r := challenge.Result{Outcome: challenge.Genuine, Evidence: &p.evidence}
+	if got := enrolledOnly(owner, r); got.Outcome != challenge.Refused || len(got.Verdict.Reasons) == 0 {
+		t.Errorf("another key than the one that was enrolled is taken for the device's: %+v", got)
+	}
+	if got := enrolledOnly(t.TempDir(), r); got.Outcome != challenge.Genuine {
+		t.Errorf("a verifier without a ledger: %+v", got)
+	}
 	if !quotes(t, p, own) {
 		t.Error("the forged certificate is refused by itself: this test shows nothing")
 	}

@@ -94,8 +94,7 @@ func (l FileLedger) admitKeys(serial string, keys ...any) ([]byte, error) {
 
 // admitSerial notes which keys a serial number has.
 func (l FileLedger) admitSerial(prefix, serial string, replace bool, names []byte) error {
-	sum := sha256.Sum256([]byte(serial)) // a serial number may hold what a file name may not
-	file := prefix + hex.EncodeToString(sum[:])
+	file := serialFile(prefix, serial)
 	kept, err := l.note(file, names)
 	if err != nil {
 		return fmt.Errorf("ledger: %w", err)
@@ -110,6 +109,13 @@ func (l FileLedger) admitSerial(prefix, serial string, replace bool, names []byt
 		return fmt.Errorf("ledger: %w", err)
 	}
 	return nil
+}
+
+// serialFile names the file of a serial number, which may hold what a file
+// name may not.
+func serialFile(prefix, serial string) string {
+	sum := sha256.Sum256([]byte(serial))
+	return prefix + hex.EncodeToString(sum[:])
 }
 
 // note makes a file with data unless it is there, and returns what it holds.
