@@ -162,6 +162,9 @@ func (a *app) enrolled(r enroll.Result, f enrollFlags) error {
 	if f.flow == "hmac" {
 		fmt.Fprintf(a.stdout, "Its keys are in the TPM of the EK in %s; that this TPM is in %s, that file says.\n", f.ek+f.manifest, evidence.Escape(r.Serial))
 	}
+	if !r.OneTPM {
+		fmt.Fprintln(a.stdout, "That its attestation key and its TLS key are in one TPM was not shown: it does not answer GetIdevidCsr. Its maker says so.")
+	}
 	if f.serial == "" && f.manifest == "" {
 		fmt.Fprintln(a.stdout, "Its serial number is the one that its maker certifies; it was not compared with one that you expect (--serial).")
 	}

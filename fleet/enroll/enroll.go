@@ -57,6 +57,7 @@ type Result struct {
 	Card    wire.Card // what the router says; only the serial number was compared
 	OIAK    *x509.Certificate
 	OIDevID *x509.Certificate
+	OneTPM  bool // proven: both keys are in one TPM. False: the router does not answer that question
 	// First is the outcome of the first challenge, without reference values. If
 	// it is not genuine, the router has not proven that it holds its IAK.
 	First challenge.Result
@@ -129,7 +130,7 @@ func (c Config) install(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r.Card = card
+	r.Card, r.OneTPM = card, id.oneTPM
 	c.Step("installing certificates")
 	if err := conn.Enrollz().RotateOIAK(ctx, rotation); err != nil {
 		return Result{}, err
@@ -150,6 +151,10 @@ func (c Config) meet(ctx context.Context, router wire.EnrollClient) (identity, w
 		return identity{}, wire.Card{}, err
 	}
 	id, err := c.identify(ans)
+	if err != nil {
+		return id, ans.Card, err
+	}
+	id.oneTPM, err = c.together(ctx, router, id)
 	return id, ans.Card, err
 }
 

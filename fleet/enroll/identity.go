@@ -22,6 +22,7 @@ type identity struct {
 	subject     pkix.Name // of the certificates that it gets
 	iak, idevid *ecdsa.PublicKey
 	ek          *rsa.PublicKey // nil: not known
+	oneTPM      bool           // iak and idevid are proven to be in one TPM
 }
 
 // identify checks the maker's certificates: that they lead to the maker, name

@@ -54,7 +54,7 @@ func (c Config) prove(ctx context.Context, router wire.EnrollClient) (identity, 
 	}
 	return identity{
 		serial: card.Serial, subject: pkix.Name{CommonName: card.Serial, SerialNumber: card.Serial},
-		iak: iak.Public, idevid: idevid.Public, ek: ek,
+		iak: iak.Public, idevid: idevid.Public, ek: ek, oneTPM: true,
 	}, card, nil
 }
 
