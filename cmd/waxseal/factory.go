@@ -28,7 +28,7 @@ func (a *app) factory() *cobra.Command {
 type provisioning struct {
 	tpm, ca, ekCA, serial, reference, out, secretFile string
 	packing                                           factory.Packing
-	apart, repack                                     bool
+	apart, repack, replace                            bool
 }
 
 func (a *app) factoryProvision() *cobra.Command {
@@ -55,6 +55,7 @@ func (a *app) factoryProvision() *cobra.Command {
 	f.StringVar(&p.secretFile, "secret-file", "", "write the secret to `FILE` instead of showing it")
 	f.BoolVar(&p.apart, "reference-apart", false, "put only the digest of the reference values into the manifest")
 	f.BoolVar(&p.repack, "repack", false, "pack again: a new manifest and a new secret in place of those that are there")
+	f.BoolVar(&p.replace, "replace-board", false, "the serial number may come with another TPM than before: its board was replaced")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := need(c, "tpm", "ca", "serial", "reference", "order", "seal-id", "out"); err != nil {
 			return err
@@ -91,6 +92,9 @@ func (a *app) provision(ctx context.Context, p provisioning) error {
 	var file []byte
 	a.progress("provisioning " + p.serial)
 	err = ca.OnTPM(ctx, p.tpm, p.serial, func(dev *tpm.Device) error {
+		if err := ca.Claim(ctx, dev, p.serial, p.replace); err != nil {
+			return err
+		}
 		if r, err = factory.Provision(ctx, dev, ca, p.serial); err != nil {
 			return err
 		}

@@ -159,9 +159,17 @@ func TestManifestOfAnotherRouterIsNotReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.provision(t, exitError, "--tpm", p.in("tpm2")) // another TPM under the same serial number
+	// Another TPM under the same serial number gets no certificate, and with a
+	// replaced board no manifest in place of the old one by accident.
+	other := p.in("tpm2")
+	p.provision(t, exitError, "--tpm", other)
+	p.provision(t, exitError, "--tpm", other, "--replace-board")
 	if after, err := os.ReadFile(p.out); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the manifest has changed, %v", err)
+	}
+	p.provision(t, exitOK, "--tpm", other, "--replace-board", "--repack")
+	if p.shipment(t).IAK.Name == nil {
+		t.Error("no IAK in the manifest of the new board")
 	}
 	write(t, p.out, []byte("no manifest"))
 	p.provision(t, exitError)
