@@ -1,6 +1,7 @@
 package tpm_test
 
 import (
+	"strconv"
 	"testing"
 
 	"waxseal/hw/tpm"
@@ -44,5 +45,21 @@ func BenchmarkQuote(b *testing.B) {
 		if _, _, err := d.Quote(b.Context(), tpm.IAK, nonce, measure.SHA384, pcrs); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkSignData is over the size of a token: a log of 20 events, then one
+// that is as long as a token can hold.
+func BenchmarkSignData(b *testing.B) {
+	d := tpmtest.Provisioned(b)
+	for _, size := range []int{6 << 10, tpm.MaxSignData} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			data := make([]byte, size)
+			for b.Loop() {
+				if _, err := d.SignData(b.Context(), data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
