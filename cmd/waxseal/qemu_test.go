@@ -269,10 +269,12 @@ func testFirmwareStart(t *testing.T, l site) {
 func testDirectStart(t *testing.T, l site) {
 	l.predict(t, images.PredictOptions{Direct: true})
 	t.Run("clean is affirming with assurance self", func(t *testing.T) {
-		v := l.boot(t, vm.Config{Dir: l.clean, Direct: true})
+		restconf := freePort(t)
+		v := l.boot(t, vm.Config{Dir: l.clean, Direct: true, RESTCONF: restconf})
 		if got := l.attest(t, v, exitOK); got.Result != "affirming" || got.Assurance != "self" {
 			t.Errorf("verdict is %s with assurance %s, want affirming with self", got.Result, got.Assurance)
 		}
+		l.asked(t, v, restconf)
 	})
 	for _, c := range images.Tamperings {
 		t.Run("changed "+c.Name, func(t *testing.T) { l.attack(t, c.Name, true) })
