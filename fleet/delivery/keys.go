@@ -130,7 +130,7 @@ func (j *judgement) ekCertificate(s manifest.EndorsementKey) error {
 		if len(j.trust.EKCA) == 0 {
 			return nil
 		}
-		return leads(cert, j.trust.EKCA, j.t.Received)
+		return evidence.Leads(cert, j.trust.EKCA, j.t.Received)
 	}
 	return fmt.Errorf("the device shows %d, and not the one of the manifest", len(certs))
 }
@@ -174,7 +174,7 @@ func (j *judgement) certificate(kind devid.Kind, chain []string, area []byte) (*
 	if len(j.trust.VendorCA) == 0 {
 		return leaf, nil
 	}
-	return leaf, leads(leaf, j.trust.VendorCA, j.t.Received)
+	return leaf, evidence.Leads(leaf, j.trust.VendorCA, j.t.Received)
 }
 
 func (j *judgement) certified() string {

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"waxseal/measure/evidence"
 )
 
 // ErrIssued means that an issuer has answered another certificate than it was
@@ -32,7 +34,7 @@ func (r Request) Check(cert *x509.Certificate, anchors []*x509.Certificate, now 
 	if err := r.checkUse(cert); err != nil {
 		return err
 	}
-	if err := leads(cert, anchors, now); err != nil {
+	if err := evidence.Leads(cert, anchors, now); err != nil {
 		return fmt.Errorf("%w: %w", ErrIssued, err)
 	}
 	return nil

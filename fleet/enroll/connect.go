@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"waxseal/measure/evidence"
 	"waxseal/measure/wire"
 )
 
@@ -22,8 +23,8 @@ func (c Config) dial() (conn wire.Conn, refused func() error, err error) {
 		return c.dialTo(sameKey())
 	}
 	return c.dialTo(func(peer *x509.Certificate) error {
-		err := leads(peer, c.Maker, c.Now())
-		if err == nil || leads(peer, c.Roots, c.Now()) == nil {
+		err := evidence.Leads(peer, c.Maker, c.Now())
+		if err == nil || evidence.Leads(peer, c.Roots, c.Now()) == nil {
 			return nil
 		}
 		return fmt.Errorf("%w: its certificate leads neither to the vendor CA nor to the owner: %w", ErrPeer, err)

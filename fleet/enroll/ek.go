@@ -109,7 +109,7 @@ func certifiedEK(cert *x509.Certificate, ca []*x509.Certificate, now time.Time) 
 	if len(ca) == 0 {
 		return nil, fmt.Errorf("%w: its certificate needs the CA of the TPM's maker to be believed (--ek-ca)", ErrEK)
 	}
-	if err := leads(cert, ca, now); err != nil {
+	if err := evidence.Leads(cert, ca, now); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEK, err)
 	}
 	for _, use := range cert.UnknownExtKeyUsage {

@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"slices"
-	"time"
 
 	"waxseal/measure/evidence"
 	"waxseal/measure/wire"
@@ -66,7 +65,7 @@ func (c Config) certified(name string, chain wire.Chain) (*x509.Certificate, err
 			return nil, fmt.Errorf("%s: %w: issuer %d of the chain (%s) is not one of the vendor CA file", name, ErrChain, i+1, text(issuer))
 		}
 	}
-	if err := leads(leaf, c.Maker, c.Now()); err != nil {
+	if err := evidence.Leads(leaf, c.Maker, c.Now()); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", name, ErrChain, err)
 	}
 	if key := publicKey(leaf); key == nil || key.Curve != elliptic.P384() {
@@ -97,39 +96,6 @@ func (c Config) serial(iak, idevid *x509.Certificate, card wire.Card) (string, e
 	}
 	return serial, nil
 }
-
-// leads tells whether cert leads to a self-signed certificate of trusted, by
-// way of the others.
-func leads(cert *x509.Certificate, trusted []*x509.Certificate, now time.Time) error {
-	if cert.IsCA {
-		return fmt.Errorf("%s is a certificate authority", text(cert))
-	}
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	for _, t := range trusted {
-		if bytes.Equal(t.RawIssuer, t.RawSubject) {
-			roots.AddCert(t)
-			continue
-		}
-		between.AddCert(t)
-	}
-	plain := *cert
-	plain.UnhandledCriticalExtensions = nil // a SAN with a directory name is critical (TCG), and is not needed here
-	for _, oid := range cert.UnhandledCriticalExtensions {
-		if oid.String() != subjectAltName {
-			plain.UnhandledCriticalExtensions = append(plain.UnhandledCriticalExtensions, oid)
-		}
-	}
-	_, err := plain.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", text(cert), err)
-	}
-	return nil
-}
-
-const subjectAltName = "2.5.29.17" // RFC 5280, section 4.2.1.6
 
 func publicKey(cert *x509.Certificate) *ecdsa.PublicKey {
 	key, _ := cert.PublicKey.(*ecdsa.PublicKey)
