@@ -89,7 +89,7 @@ func (a *Agent) beside(ctx context.Context) (end func()) {
 // ServeRESTCONF serves RFC 9684 over RESTCONF on l until ctx is done, and
 // closes l. Requests that are being answered get Limits.Stop to end.
 func (a *Agent) ServeRESTCONF(ctx context.Context, l net.Listener) error {
-	a.config.Log.Info("agent serves RESTCONF", "address", l.Addr().String())
+	a.config.Log.Info("RESTCONF is served", "address", l.Addr().String())
 	failed := make(chan error, 1)
 	go func() { failed <- a.web.Serve(tls.NewListener(a.gate.before(l), a.web.TLSConfig)) }()
 	select {
