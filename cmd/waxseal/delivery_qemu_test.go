@@ -60,7 +60,7 @@ func TestShipmentInQEMU(t *testing.T) {
 		r.demand(t, delivery.CheckResets)
 	})
 	t.Run("swapped TPM with the copied serial number", func(t *testing.T) {
-		d.factory(t, "other", "PO-8")
+		d.factory(t, "forger", labSerial, "other", "PO-8") // the maker's own factory gives no serial number twice
 		r := d.check(t, d.boot(t, vm.Config{Dir: d.clean, Direct: true, State: d.path("other")}).Address, exitFailed, d.manifest, d.secret)
 		r.demand(t, delivery.CheckEK, delivery.CheckEKCertificate, delivery.CheckIAK, delivery.CheckIDevID,
 			delivery.CheckCertificates, delivery.CheckTLS, delivery.CheckCredential)
@@ -90,15 +90,16 @@ func newDoorstep(t *testing.T) *crate {
 	}
 	d.cli(t, exitOK, "owner", "init", d.path("owner"))
 	d.predict(t, images.PredictOptions{Direct: true})
-	d.factory(t, "unit", "PO-6")
+	d.factory(t, "vendor", labSerial, "unit", "PO-6")
 	return d
 }
 
-// factory makes a unit and packs it by the reference values that there are.
-func (d *crate) factory(t *testing.T, unit, order string) (manifest, secret string) {
+// factory has a maker make a unit and pack it by the reference values that
+// there are.
+func (d *crate) factory(t *testing.T, maker, serial, unit, order string) (manifest, secret string) {
 	t.Helper()
 	manifest, secret = d.path("manifest-"+order), d.path("secret-"+order)
-	d.cli(t, exitOK, "factory", "provision", "--tpm", d.path(unit+"/tpm"), "--ca", d.path("vendor"), "--serial", labSerial,
+	d.cli(t, exitOK, "factory", "provision", "--tpm", d.path(unit+"/tpm"), "--ca", d.path(maker), "--serial", serial,
 		"--reference", d.reference, "--order", order, "--seal-id", "TAPE-"+order, "--max-resets", "2",
 		"--out", manifest, "--secret-file", secret)
 	return manifest, secret
@@ -106,7 +107,7 @@ func (d *crate) factory(t *testing.T, unit, order string) (manifest, secret stri
 
 func (d *crate) pack(t *testing.T, unit, order string) {
 	t.Helper()
-	d.manifest, d.secret = d.factory(t, unit, order)
+	d.manifest, d.secret = d.factory(t, "vendor", labSerial, unit, order)
 }
 
 // golden records what the firmware measures, as a factory does with the first
@@ -229,9 +230,9 @@ func testGenuineShipment(t *testing.T, d *crate) {
 		d.check(t, v.Address, exitFailed, d.manifest, d.path("secret-PO-6")).demand(t, delivery.CheckSecret)
 	})
 	t.Run("manifest of another order", func(t *testing.T) {
-		other, secret := d.factory(t, "third", "PO-9")
-		d.check(t, v.Address, exitFailed, other, secret).demand(t, delivery.CheckEK, delivery.CheckEKCertificate, delivery.CheckIAK,
-			delivery.CheckIDevID, delivery.CheckCertificates, delivery.CheckTLS, delivery.CheckCredential)
+		other, secret := d.factory(t, "vendor", "WX-0008", "third", "PO-9")
+		d.check(t, v.Address, exitFailed, other, secret).demand(t, delivery.CheckSerial, delivery.CheckEK, delivery.CheckEKCertificate,
+			delivery.CheckIAK, delivery.CheckIDevID, delivery.CheckCertificates, delivery.CheckTLS, delivery.CheckCredential)
 	})
 	t.Run("replayed answers", func(t *testing.T) {
 		address := playBack(t, d.transcript(t, saved))

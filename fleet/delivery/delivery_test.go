@@ -46,6 +46,12 @@ func demand(t *testing.T, r delivery.Report, outcome delivery.Outcome, bad ...de
 	if (r.Outcome == delivery.Accepted) != (len(r.Reasons) == 0) {
 		t.Errorf("outcome %s because of %q", r.Outcome, r.Reasons)
 	}
+	for _, reason := range r.Reasons {
+		name, _, _ := strings.Cut(reason, ":")
+		if r.Outcome == delivery.Refused && !slices.Contains(bad, delivery.Name(name)) {
+			t.Errorf("refused because of %q, which has not failed", reason)
+		}
+	}
 }
 
 func TestGenuineDeviceIsAcceptedAndEveryDifferenceIsNamed(t *testing.T) {

@@ -32,7 +32,6 @@ type judgement struct {
 func Judge(t Transcript, trust Trust) Report {
 	j := &judgement{Report: newReport(t.Received), t: t, trust: trust}
 	if !j.open() {
-		j.Outcome = Refused
 		return j.Report
 	}
 	j.judgeSecret()
@@ -50,7 +49,7 @@ func Judge(t Transcript, trust Trust) Report {
 func (j *judgement) open() bool {
 	s, signed, err := Open(j.t.Manifest, j.trust.Maker)
 	if err != nil {
-		j.note(CheckManifest, Bad, "%v", err)
+		j.refuse(CheckManifest, "%v", err)
 		return false
 	}
 	j.shipment = s

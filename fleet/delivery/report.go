@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -73,7 +74,7 @@ type Finding struct {
 type Report struct {
 	Format   string            `json:"format"`
 	Outcome  Outcome           `json:"outcome"`
-	Reasons  []string          `json:"reasons"`           // why it is not accepted, each with the name of its check
+	Reasons  []string          `json:"reasons"`           // why it is not accepted, each with the name of its check: those that failed, or else those that could not be made
 	Checks   []Finding         `json:"checks"`            // all, in order
 	Warnings []string          `json:"warnings"`          // what was not or cannot be seen
 	Shipment *Shipment         `json:"shipment,omitzero"` // as the manifest says; absent if it cannot be read
@@ -112,13 +113,10 @@ func (r Report) Encode() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// note adds the result of a check. What is not good is a reason.
+// note adds the result of a check.
 func (r *Report) note(name Name, state State, format string, args ...any) {
 	text := evidence.Escape(fmt.Sprintf(format, args...))
 	r.Checks = append(r.Checks, Finding{name, state, text})
-	if state == Bad || state == Unknown {
-		r.Reasons = append(r.Reasons, string(name)+": "+text)
-	}
 }
 
 // judge adds the result of a check that has failed if err is there.
@@ -137,25 +135,37 @@ func (r *Report) warn(format string, args ...any) {
 // conclude says what follows from all checks. Nothing is accepted unless every
 // check was made that must be, and none has failed.
 func (r *Report) conclude() {
-	r.Outcome = Accepted
-	made := map[Name]bool{}
-	for _, c := range r.Checks {
-		made[c.Check] = true
-		switch {
-		case c.State == Bad:
-			r.Outcome = Refused
-		case c.State == Unknown && r.Outcome == Accepted:
-			r.Outcome = Unproven
-		}
-	}
 	for _, name := range always {
-		if !made[name] {
+		if !slices.ContainsFunc(r.Checks, func(c Finding) bool { return c.Check == name }) {
 			r.note(name, Unknown, "not looked at")
-			if r.Outcome == Accepted {
-				r.Outcome = Unproven
-			}
 		}
 	}
+	bad, unknown := r.because(Bad), r.because(Unknown)
+	switch {
+	case len(bad) > 0: // what was not looked at then stands among the checks
+		r.Outcome, r.Reasons = Refused, bad
+	case len(unknown) > 0:
+		r.Outcome, r.Reasons = Unproven, unknown
+	default:
+		r.Outcome, r.Reasons = Accepted, []string{}
+	}
+}
+
+// refuse ends a report with a check after which nothing else is worth a look.
+func (r *Report) refuse(name Name, format string, args ...any) {
+	r.note(name, Bad, format, args...)
+	r.Outcome, r.Reasons = Refused, r.because(Bad)
+}
+
+// because returns the findings of one state as reasons.
+func (r *Report) because(state State) []string {
+	var reasons []string
+	for _, c := range r.Checks {
+		if c.State == state {
+			reasons = append(reasons, string(c.Check)+": "+c.Text)
+		}
+	}
+	return reasons
 }
 
 // always are the checks that a report must have.

@@ -28,8 +28,7 @@ func Verify(data, seal []byte, owners []*x509.Certificate, trust Trust, now time
 	}
 	r := Judge(s.Transcript, trust)
 	if s.Outcome != Accepted && r.Outcome == Accepted {
-		r.Outcome = Refused
-		r.note(CheckBuyer, Bad, "the buyer, who may have known more, did not accept it: %s", first(s.Reasons))
+		r.refuse(CheckBuyer, "the buyer, who may have known more, did not accept it: %s", first(s.Reasons))
 	}
 	return r, nil
 }
@@ -45,7 +44,6 @@ func first(reasons []string) string {
 // has sealed. Nothing in it is worth a look.
 func badSeal(err error, at time.Time) Report {
 	r := newReport(at)
-	r.note(CheckFresh, Bad, "%v", err)
-	r.Outcome = Refused
+	r.refuse(CheckFresh, "%v", err)
 	return r
 }

@@ -89,7 +89,7 @@ func foreign(err error) error {
 	case is(err, tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize):
 		return fmt.Errorf("%w: %w", ErrCredential, err)
 	case is(err, tpm2.TPMRCFailure):
-		return fmt.Errorf("%w: %v", ErrCredential, err) // without the code, which stands for a failed TPM
+		return fmt.Errorf("%w: its seed does not decrypt", ErrCredential) // without the code, which stands for a failed TPM
 	}
 	return err
 }

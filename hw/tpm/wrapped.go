@@ -114,7 +114,7 @@ func unacceptable(err error) error {
 	const formatOne = 0x080
 	switch {
 	case rc == tpm2.TPMRCFailure:
-		return fmt.Errorf("%w: %v", ErrWrapped, err) // without the code, which stands for a failed TPM
+		return fmt.Errorf("%w: its seed does not decrypt", ErrWrapped) // without the code, which stands for a failed TPM
 	case rc&formatOne != 0:
 		return fmt.Errorf("%w: %w", ErrWrapped, err)
 	}
