@@ -51,16 +51,19 @@ type crowd struct {
 	errs map[string]int
 }
 
-// newCrowd warms size connections up: each has the log of one answer.
+// newCrowd warms size connections up, a few at a time: the TPM signs for each.
 func newCrowd(t testing.TB, l *lab, size int) *crowd {
 	t.Helper()
 	c := &crowd{witness: &witness{lab: l, verifier: l.verifier(), known: map[[sha256.Size]byte][]byte{}}}
 	l.enroll(t)
 	var warm sync.WaitGroup
+	few := make(chan struct{}, 8)
 	for range size {
 		conn := l.dial(t, l.owner.client(t))
 		c.conns = append(c.conns, conn)
 		warm.Go(func() {
+			few <- struct{}{}
+			defer func() { <-few }()
 			if _, err := conn.Contents().Status(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -214,7 +217,7 @@ func (f *flood) end() {
 // crowded returns a router with a slow TPM and a log as long as a real one.
 func crowded(t testing.TB) (*lab, slowChip) {
 	c := newSlowChip(t)
-	l := newLab(t, c, func(c *agent.Config) { c.Limits.PerPeer, c.Limits.DialRate = 64, 1000 })
+	l := newLab(t, c, func(c *agent.Config) { c.Limits.PerPeer, c.Limits.DialRate = 120, 1000 })
 	for i := range 100 {
 		record(t, l.recorder, fmt.Sprintf("mirror/tc/eth%d", i))
 	}
