@@ -105,6 +105,59 @@ func TestBadMessagesAreRefused(t *testing.T) {
 	}
 }
 
+// Messages of a client's own making for every call: an answer, or a refusal of
+// the message, and nothing kept. 350,000 keys are more than a request holds.
+func TestNoCallTakesABigMessage(t *testing.T) {
+	c := newSoftChip(t)
+	l := newLab(t, c)
+	conn := l.enroll(t)
+	key := protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), []byte{0x08, 0x01, 0x12, 0x00})
+	for name, msg := range map[string][]byte{
+		"350,000 keys of a map": bytes.Repeat(key, 350_000),
+		"5 MB of one field":     attestMessage(make([]byte, 5<<20)),
+		"one byte above 64 KiB": make([]byte, wire.MaxRequest+1),
+	} {
+		for _, method := range l.agent.Served() {
+			code, err := call(t, conn, method, msg)
+			if method == wire.MethodRotateAIK && code == codes.Unimplemented { // a stream, of which nothing is read
+				continue
+			}
+			if code != codes.ResourceExhausted {
+				t.Errorf("%s: %s: %v: want ResourceExhausted", name, method, err)
+			}
+		}
+	}
+	if n := c.quotes.Load(); n != 0 {
+		t.Errorf("%d quotes", n)
+	}
+	l.stillServes(t)
+}
+
+// Bytes that come one by one, and never end.
+func TestSlowRequestsEnd(t *testing.T) {
+	l := newLab(t, newSoftChip(t), func(c *agent.Config) { c.Limits.Call, c.Limits.Handshake = time.Second, time.Second })
+	for _, method := range []string{wire.MethodAttest, wire.MethodBatchedAttest} {
+		r := l.rawConn(t)
+		r.headers(t, 1, method)
+		ended := make(chan string, 1)
+		go func() { ended <- r.status(t) }()
+		got := ""
+		for message := []byte{0, 0, 0, 0xff, 0xff}; got == ""; message = []byte{0} {
+			if err := r.framer.WriteData(1, false, message); err != nil {
+				got = "closed"
+			}
+			select {
+			case got = <-ended:
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		if got == "0" {
+			t.Errorf("%s: a request that never ends is answered", method)
+		}
+	}
+	l.stillServes(t)
+}
+
 func TestBigMetadataIsRefused(t *testing.T) {
 	l := newLab(t, newSoftChip(t))
 	conn := l.dial(t, l.owner.client(t))
