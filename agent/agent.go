@@ -149,8 +149,8 @@ func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 			MaxConnectionIdle:     l.Idle,
 			MaxConnectionAge:      l.Age,
 			MaxConnectionAgeGrace: l.Call,
-			Time:                  5 * time.Minute,
-			Timeout:               20 * time.Second,
+			Time:                  l.Silence, // also ends a frame that never ends: nobody answers in the middle of one
+			Timeout:               min(l.Silence, 20*time.Second),
 		}),
 		grpc.InTapHandle(guard.admit),
 		grpc.UnaryInterceptor(guard.unary),

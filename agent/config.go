@@ -68,6 +68,7 @@ type Limits struct {
 	BatchRate   float64       // batched challenges of one address per second: 2,000, in bursts of four seconds' worth
 	Batched     int           // batched challenges that may wait for the next quotes: 1,024
 	QuoteEvery  time.Duration // from the beginning of one quote for a batch to that of the next: 200 ms
+	Silence     time.Duration // until a connection on which no frame arrives must show that it is alive; as long again, at most 20 s, for its answer: 1 min
 	Idle        time.Duration // until a connection without calls is closed: 30 min
 	Age         time.Duration // of a connection, whose client certificate is looked at only when it begins: 24 h
 	Stop        time.Duration // for calls to end when the agent stops: 5 s
@@ -86,6 +87,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.BatchRate, 2000)
 	fill(&l.Batched, 1024)
 	fill(&l.QuoteEvery, 200*time.Millisecond)
+	fill(&l.Silence, time.Minute)
 	fill(&l.Idle, 30*time.Minute)
 	fill(&l.Age, 24*time.Hour)
 	fill(&l.Stop, 5*time.Second)

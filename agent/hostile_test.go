@@ -158,6 +158,34 @@ func TestSlowRequestsEnd(t *testing.T) {
 	l.stillServes(t)
 }
 
+// Headers that come byte by byte belong to no call yet, so that no deadline of
+// a call ends them.
+func TestHeadersThatNeverEndAreCut(t *testing.T) {
+	l := newLab(t, newSoftChip(t), func(c *agent.Config) { c.Limits.Silence = time.Second })
+	for name, pause := range map[string]time.Duration{"half a frame": time.Hour, "byte by byte": 50 * time.Millisecond} {
+		r := l.rawConn(t)
+		if _, err := r.Write([]byte{0, 64, 0, byte(http2.FrameHeaders), 0, 0, 0, 0, 1}); err != nil { // 16 KiB are to follow
+			t.Fatal(err)
+		}
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(pause):
+				}
+				if _, err := r.Write([]byte{0}); err != nil {
+					return
+				}
+			}
+		}()
+		closed(t, name, r.Conn)
+		close(stop)
+	}
+	l.stillServes(t)
+}
+
 func TestBigMetadataIsRefused(t *testing.T) {
 	l := newLab(t, newSoftChip(t))
 	conn := l.dial(t, l.owner.client(t))

@@ -40,8 +40,8 @@ func (a *Agent) newWeb(id *identity, guard *guard) *http.Server {
 			MaxReadFrameSize:              16 << 10,
 			MaxReceiveBufferPerConnection: 128 << 10,
 			MaxReceiveBufferPerStream:     64 << 10,
-			SendPingTimeout:               5 * time.Minute,
-			PingTimeout:                   20 * time.Second,
+			SendPingTimeout:               l.Silence,
+			PingTimeout:                   min(l.Silence, 20*time.Second),
 			WriteByteTimeout:              l.Call,
 		},
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
