@@ -121,7 +121,11 @@ func OpenCA(dir string) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := readPEM(filepath.Join(dir, KeyFile), "PRIVATE KEY")
+	private, err := readPrivate(filepath.Join(dir, KeyFile))
+	if err != nil {
+		return nil, err
+	}
+	der, err := onePEM(filepath.Join(dir, KeyFile), private, "PRIVATE KEY")
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +148,11 @@ func OpenCA(dir string) (*CA, error) {
 func (ca *CA) Dir() string { return ca.dir }
 
 func readCertificate(path string) (*x509.Certificate, error) {
-	der, err := readPEM(path, "CERTIFICATE")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	der, err := onePEM(path, b, "CERTIFICATE")
 	if err != nil {
 		return nil, err
 	}
@@ -155,11 +163,8 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-func readPEM(path, kind string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+// onePEM returns what the one PEM block of a file holds.
+func onePEM(path string, b []byte, kind string) ([]byte, error) {
 	block, rest := pem.Decode(b)
 	if block == nil || block.Type != kind || len(rest) != 0 {
 		return nil, fmt.Errorf("%s: need exactly one PEM block %s", path, kind)

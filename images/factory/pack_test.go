@@ -191,11 +191,16 @@ func TestSigningKeysAreOfTheirOwnAndPrivate(t *testing.T) {
 	if bytes.Contains(signing, certifying) {
 		t.Error("manifests are signed by the CA's key")
 	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := factory.OpenCA(ca.Dir()); err == nil {
-		t.Error("signing keys that others can read are taken")
+	for _, file := range []string{path, filepath.Join(ca.Dir(), factory.KeyFile)} {
+		if err := os.Chmod(file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := factory.OpenCA(ca.Dir()); err == nil {
+			t.Errorf("%s is taken although others can read it", file)
+		}
+		if err := os.Chmod(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
