@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"encoding/binary"
 	"fmt"
-	"math/big"
 
 	"waxseal/measure"
 	"waxseal/measure/structure"
@@ -86,15 +85,7 @@ func readECC(c *structure.Reader) (*ecdsa.PublicKey, error) {
 	if c.Short() || symmetric != algNull || alg != algECDSA || kdf != algNull || curve == nil {
 		return nil, fmt.Errorf("%w: need an ECDSA key on P-256, P-384 or P-521", ErrKey)
 	}
-	size := (curve.Params().BitSize + 7) / 8
-	if len(x) > size || len(y) > size {
-		return nil, fmt.Errorf("%w: point of %d and %d bytes on a curve of %d", ErrKey, len(x), len(y), size)
-	}
-	point := make([]byte, 1+2*size)
-	point[0] = 4
-	new(big.Int).SetBytes(x).FillBytes(point[1 : 1+size])
-	new(big.Int).SetBytes(y).FillBytes(point[1+size:])
-	key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	key, err := structure.Point(curve, x, y)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}

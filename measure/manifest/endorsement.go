@@ -99,15 +99,7 @@ func readPoint(c *structure.Reader) (*ecdsa.PublicKey, error) {
 	if curve == nil || kdf != algNull {
 		return nil, fmt.Errorf("%w: curve 0x%04x, KDF 0x%04x: need P-256 or P-384 and none", ErrEK, number, kdf)
 	}
-	size := (curve.Params().BitSize + 7) / 8
-	if len(x) > size || len(y) > size {
-		return nil, fmt.Errorf("%w: point of %d and %d bytes on a curve of %d", ErrEK, len(x), len(y), size)
-	}
-	point := make([]byte, 1+2*size)
-	point[0] = 4
-	new(big.Int).SetBytes(x).FillBytes(point[1 : 1+size])
-	new(big.Int).SetBytes(y).FillBytes(point[1+size:])
-	key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	key, err := structure.Point(curve, x, y)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEK, err)
 	}

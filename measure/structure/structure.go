@@ -1,8 +1,9 @@
 // Package structure reads TPM structures: big-endian numbers and byte strings
 // with their length before them (TPM 2.0 Part 2, section 4.2).
 //
-// It knows no structure itself, copies nothing and allocates nothing: a length
-// that is a lie costs no memory. Reader never panics.
+// Reader knows no structure itself, copies nothing and allocates nothing: a
+// length that is a lie costs no memory. It never panics. Point is the one
+// structure that several readers share.
 package structure
 
 import "encoding/binary"
