@@ -130,3 +130,26 @@ func TestBatchedEvidenceFileIsReadAsItWasWritten(t *testing.T) {
 		}
 	}
 }
+
+// A key that is left out would be read as 0 or as nothing: the first place of a
+// batch of one would then have several texts.
+func TestBatchInAFileHasAllItsKeys(t *testing.T) {
+	b := askBatched(t, booted(t, elliptic.P256()), measure.SHA256, 0, 1)
+	good := string(must(b.evidence.Encode())(t))
+	for _, key := range []string{`"index": 0,`, `"size": 1,`, `"path": ""`} {
+		name, _, _ := strings.Cut(key, ":")
+		for _, instead := range []string{"", name + ": null" + strings.Repeat(",", strings.Count(key, ","))} {
+			bad := strings.Replace(good, key, instead, 1)
+			if instead == "" && !strings.HasSuffix(key, ",") {
+				bad = strings.Replace(good, `"size": 1,`, `"size": 1`, 1)
+				bad = strings.Replace(bad, key, "", 1)
+			}
+			if bad == good {
+				t.Fatalf("%s is not in the file", key)
+			}
+			if _, err := evidence.Parse([]byte(bad)); !errors.Is(err, evidence.ErrFormat) {
+				t.Errorf("%s replaced by %q: %v: want ErrFormat", key, instead, err)
+			}
+		}
+	}
+}

@@ -40,11 +40,19 @@ type file struct {
 	Contents     map[string]blob      `json:"contents,omitempty"`
 }
 
-// place is a merkle.Proof in an evidence file.
+// place is a merkle.Proof in an evidence file. All three keys must be there:
+// an index that is left out would be read as 0, another text for the same proof.
 type place struct {
-	Index uint32 `json:"index"`
-	Size  uint32 `json:"size"`
-	Path  blob   `json:"path"`
+	Index *uint32 `json:"index"`
+	Size  *uint32 `json:"size"`
+	Path  *blob   `json:"path"`
+}
+
+func (p place) proof() (*merkle.Proof, error) {
+	if p.Index == nil || p.Size == nil || p.Path == nil {
+		return nil, fmt.Errorf("%w: batch: need index, size and path", ErrFormat)
+	}
+	return &merkle.Proof{Index: *p.Index, Size: *p.Size, Path: *p.Path}, nil
 }
 
 // blob is bytes in standard base64 with padding.
@@ -93,7 +101,9 @@ func (f file) evidence() (Evidence, error) {
 		Card: f.Card, Received: f.Received, PCRs: map[measure.PCR][]byte{},
 	}
 	if f.Batch != nil {
-		ev.Batch = &merkle.Proof{Index: f.Batch.Index, Size: f.Batch.Size, Path: f.Batch.Path}
+		if ev.Batch, err = f.Batch.proof(); err != nil {
+			return Evidence{}, err
+		}
 	}
 	for pcr, value := range f.PCRs {
 		ev.PCRs[pcr] = value
@@ -159,7 +169,8 @@ func (ev Evidence) Encode() ([]byte, error) {
 		Card: ev.Card, Received: ev.Received, Contents: map[string]blob{},
 	}
 	if b := ev.Batch; b != nil {
-		f.Batch = &place{b.Index, b.Size, b.Path}
+		path := blob(b.Path)
+		f.Batch = &place{&b.Index, &b.Size, &path}
 	}
 	for pcr, value := range ev.PCRs {
 		f.PCRs[pcr] = value
