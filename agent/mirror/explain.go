@@ -1,0 +1,200 @@
+package mirror
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// lag is how much later than its effect a thing may be seen: tables without
+// notifications are read once a second.
+const lag = 5 * time.Second
+
+// rank orders what can explain what: a fact is explained only by one of a
+// higher rank, so explanations never run in a circle.
+func (f *fact) rank() int {
+	switch f.Kind {
+	case Rule:
+		return 9
+	case Program:
+		return 8
+	case Socket:
+		return 7
+	case Device:
+		return 6
+	case Inside, Duplicate, Hub:
+		return 5
+	case Misroute:
+		return 4
+	case Bypass:
+		return 3
+	case Early, Budget:
+		return 2
+	}
+	return 0
+}
+
+// relate looks again for what explains each of the facts, and for what each of
+// them explains.
+func (j *Judge) relate(facts ...*fact) {
+	for _, f := range facts {
+		f.parent = nil
+		for _, e := range j.order {
+			j.offer(f, e)
+			j.offer(e, f)
+		}
+	}
+}
+
+// offer makes e the explanation of f, if it is the best so far. The choice does
+// not depend on the order in which they were seen.
+func (j *Judge) offer(f, e *fact) {
+	if f == e || f.parent == e || !j.explains(e, f) {
+		return
+	}
+	if f.parent == nil || j.closer(e, f.parent, f) {
+		f.parent = e
+	}
+}
+
+func (j *Judge) closer(a, b, f *fact) bool {
+	x, y := j.fit(a, f), j.fit(b, f)
+	switch {
+	case x != y:
+		return x > y
+	case a.rank() != b.rank():
+		return a.rank() > b.rank()
+	}
+	return a.key < b.key
+}
+
+// explains tells whether e can be why f was seen.
+func (j *Judge) explains(e, f *fact) bool {
+	if e.rank() <= f.rank() || f.rank() == 0 || e.Harmless || f.Harmless || j.elsewhere(e.Observation) || j.elsewhere(f.Observation) {
+		return false
+	}
+	if e.first.After(f.last.Add(lag)) || e.over && f.first.After(e.last.Add(lag)) {
+		return false
+	}
+	return j.fit(e, f) >= 0
+}
+
+// fit says how well e explains f; below zero it does not.
+func (j *Judge) fit(e, f *fact) int {
+	switch {
+	case e.ofPackets():
+		return sameWay(e, f)
+	case f.Kind == Bypass:
+		return j.fitBypass(e, f)
+	case f.ofPackets():
+		return j.fitPackets(e, f)
+	}
+	return fitSettings(e, f)
+}
+
+// sameWay relates what the hooks saw of one stream in two ways.
+func sameWay(e, f *fact) int {
+	switch {
+	case f.Kind == Budget:
+		return when(destination(e.Observation) == destination(f.Observation) && destination(f.Observation) != "", 1)
+	case f.Kind == Early:
+		return when(e.In == f.In || e.leaves() == f.leaves(), 1)
+	case f.Kind == Misroute:
+		return when(e.In == f.In && e.leaves() == f.leaves(), 1)
+	}
+	return -1
+}
+
+func when(yes bool, fit int) int {
+	if yes {
+		return fit
+	}
+	return -1
+}
+
+// fitBypass relates frames that no hook of ours saw to what can send or take
+// them beside the hooks.
+func (j *Judge) fitBypass(e, f *fact) int {
+	at := f.In
+	if at == "" {
+		at = f.leaves()
+	}
+	if e.Kind != Program && e.Kind != Socket {
+		return -1
+	}
+	if e.In == at || e.leaves() == at {
+		return 2
+	}
+	return when(e.Kind == Socket && e.In == "", 0)
+}
+
+// fitPackets relates copies to what can have made them.
+func (j *Judge) fitPackets(e, f *fact) int {
+	from, to := j.fitFrom(e, f), j.fitTo(e, f)
+	if from < 0 || to < 0 {
+		return -1
+	}
+	if e.Kind == Device && from+to == 0 {
+		return -1 // a device is there for many reasons
+	}
+	return 4*to + from
+}
+
+func (j *Judge) fitFrom(e, f *fact) int {
+	hook := e.In
+	if hook == "" {
+		hook = e.Out
+	}
+	switch {
+	case hook == "":
+		return 0
+	case hook == f.In:
+		return 2
+	case hook == f.FIB, hook == f.Out, hook == f.leaves(), f.In == "":
+		return 1
+	case !j.ports[hook]:
+		return 0 // a bridge, a VLAN or a bond above the port
+	}
+	return -1
+}
+
+func (j *Judge) fitTo(e, f *fact) int {
+	to := e.Target
+	if to == "" {
+		to = e.Copy
+	}
+	address, err := netip.ParseAddr(to)
+	switch {
+	case to == "":
+		return when(e.Kind != Device || e.diverts(hub) == (f.Kind == Hub), 0)
+	case err == nil && f.Encap != "":
+		return when(address == f.Outer.Destination, 3)
+	case err == nil && destination(f.Observation) != "":
+		return when(address.String() == destination(f.Observation), 3)
+	case err == nil:
+		return 1 // a next hop shows in no header
+	case j.ports[to]:
+		return when(to == f.leaves() && f.Encap == "", 3)
+	case f.Encap != "":
+		return 2 // a tunnel
+	}
+	return 1
+}
+
+// fitSettings relates things that are configured.
+func fitSettings(e, f *fact) int {
+	same := func(a, b string) bool { return a != "" && a == b }
+	named := func(device string) bool { return device != "" && strings.Contains("/"+f.Subject+"/", "/"+device+"/") }
+	switch {
+	case f.Kind == Device:
+		if same(e.Target, f.In) || same(e.Target, f.Target) || named(e.Target) {
+			return 3
+		}
+		return when(same(e.In, f.In) || e.Kind == Socket && e.In == "" && f.diverts(promiscuous), 1)
+	case f.Process.PID != 0 && f.Process.PID == e.Process.PID && (same(e.In, f.In) || e.In == "" || f.In == ""):
+		return 2
+	case f.Kind == Program && e.Kind == Rule:
+		return when(same(e.In, f.In) && (e.Target == "" || f.Target == ""), 1)
+	}
+	return -1
+}

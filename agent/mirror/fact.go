@@ -1,0 +1,241 @@
+package mirror
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// fact is one thing that observations tell of: a stream of copies between two
+// ports, a rule, a socket. Its Observation is the earliest, with what later
+// ones added.
+type fact struct {
+	Observation
+	key    string
+	shelf  shelf
+	parent *fact // what explains it; nil: nothing known
+
+	first, last time.Time
+	times       []sight // the latest sights, the earliest first
+	earliest    []sight // the first three
+	count       uint64  // sampled packets, or sights
+	seen        int     // observations
+	over        bool
+	why         string // why it is over
+}
+
+// sight is one observation of packets.
+type sight struct {
+	at     time.Time
+	count  uint64
+	copies float64 // how many packets that stands for
+}
+
+// shelf is what a fact counts against: whoever fills one does
+// not push out what is on another.
+type shelf int
+
+const (
+	traffic   shelf = iota // what the hooks see of packets
+	settings               // what can copy, where the ports are
+	inventory              // what is kept for the record: other namespaces, listeners, modules, what is harmless
+	self                   // what the watch sees of itself
+)
+
+func (j *Judge) shelfOf(o Observation) shelf {
+	switch {
+	case o.ofPackets():
+		return traffic
+	case o.Kind == Tamper, o.Kind == Pressure, o.Kind == Overrun, o.Kind == Frozen:
+		return self
+	case o.Harmless, j.elsewhere(o), o.Kind == Listener, o.Kind == Module, o.Kind == Namespace:
+		return inventory
+	}
+	return settings
+}
+
+func (o Observation) ofPackets() bool {
+	switch o.Kind {
+	case Duplicate, Inside, Misroute, Hub, Flood, Early, Bypass, Budget:
+		return true
+	}
+	return false
+}
+
+// passes tells that a fact is over when it is not seen again. Everything else
+// lasts until it is gone.
+func (f *fact) passes() bool {
+	return f.ofPackets() || f.Kind == Pressure || f.Kind == Overrun || f.Kind == Frozen
+}
+
+// maxDestinations is how many outer destinations of copies between two ports
+// are told apart; more are one stream to many.
+const maxDestinations = 8
+
+// key names the fact that an observation is about.
+func (j *Judge) key(o Observation) string {
+	if !o.ofPackets() {
+		return strings.Join([]string{string(o.Kind), o.Netns, o.Subject}, "\x00")
+	}
+	pair := strings.Join([]string{string(o.Kind), o.In, o.leaves(), ""}, "\x00")
+	key := pair + destination(o)
+	if j.facts[key] != nil || destination(o) == "" {
+		return key
+	}
+	others := 0
+	for _, f := range j.order {
+		if strings.HasPrefix(f.key, pair) {
+			others++
+		}
+	}
+	if others >= maxDestinations {
+		return pair + "many"
+	}
+	return key
+}
+
+// leaves is the port by which the copy left, as far as that is known.
+func (o Observation) leaves() string {
+	if o.Copy != "" {
+		return o.Copy
+	}
+	return o.Out
+}
+
+// destination is where what left the router goes, if it is not where the
+// packet itself goes.
+func destination(o Observation) string {
+	to := o.Outer.Destination
+	if o.Kind == Budget && !to.IsValid() {
+		to = o.Inner.Destination
+	}
+	if to == (netip.Addr{}) {
+		return ""
+	}
+	return to.String()
+}
+
+const maxSights = 256 // in the window of the rate, so that a fast source fills no memory
+
+// add takes an observation, and tells whether the fact goes on.
+func (f *fact) add(o Observation) bool {
+	if o.Gone {
+		was := f.over
+		f.over, f.why = true, "gone"
+		if o.Time.After(f.last) {
+			f.last = o.Time
+		}
+		return !was
+	}
+	if f.first.IsZero() || o.Time.Before(f.first) {
+		f.first, o.Process = o.Time, better(o.Process, f.Process)
+		f.Observation = fill(o, f.Observation)
+	} else {
+		f.Observation = fill(f.Observation, o)
+	}
+	if o.Time.After(f.last) {
+		f.last = o.Time
+	}
+	f.over, f.why = false, ""
+	f.seen++
+	f.see(o)
+	return true
+}
+
+func (f *fact) see(o Observation) {
+	n := max(o.Count, 1)
+	f.count += n
+	s := sight{o.Time, n, float64(n) * float64(max(o.Sample, 1))}
+	f.times = insert(f.times, s)
+	if len(f.times) > maxSights {
+		f.times = slices.Delete(f.times, 0, len(f.times)-maxSights)
+	}
+	if f.earliest = insert(f.earliest, s); len(f.earliest) > enough {
+		f.earliest = f.earliest[:enough]
+	}
+}
+
+func insert(list []sight, s sight) []sight {
+	i := len(list)
+	for i > 0 && list[i-1].at.After(s.at) {
+		i--
+	}
+	return slices.Insert(list, i, s)
+}
+
+// fill returns a with what only b knows.
+func fill(a, b Observation) Observation {
+	for _, s := range []struct {
+		to   *string
+		from string
+	}{
+		{&a.Out, b.Out}, {&a.Copy, b.Copy}, {&a.FIB, b.FIB}, {&a.Encap, b.Encap}, {&a.In, b.In},
+		{&a.Cause, b.Cause}, {&a.Target, b.Target}, {&a.Detail, b.Detail}, {&a.Detector, b.Detector},
+	} {
+		if *s.to == "" {
+			*s.to = s.from
+		}
+	}
+	if a.Inner == (Flow{}) {
+		a.Inner = b.Inner
+	}
+	if a.Outer == (Flow{}) {
+		a.Outer = b.Outer
+	}
+	a.Process = better(a.Process, b.Process)
+	a.Baseline = a.Baseline || b.Baseline
+	a.Harmless = a.Harmless && b.Harmless
+	return a
+}
+
+// better returns the process of which more is known.
+func better(a, b Process) Process {
+	if a.PID == 0 || a.PID == b.PID && len(a.Comm)+len(a.Exe) < len(b.Comm)+len(b.Exe) {
+		return b
+	}
+	return a
+}
+
+// most returns the largest number of sampled packets within a span.
+func (f *fact) most(span time.Duration) uint64 {
+	var best, sum uint64
+	from := 0
+	for _, s := range f.times {
+		sum += s.count
+		for s.at.Sub(f.times[from].at) > span {
+			sum -= f.times[from].count
+			from++
+		}
+		best = max(best, sum)
+	}
+	return best
+}
+
+// rate estimates the copied packets a second over the last ten seconds.
+func (f *fact) rate(now time.Time) float64 {
+	var sum float64
+	since := now
+	for _, s := range f.times {
+		if now.Sub(s.at) < rateSpan {
+			sum += s.copies
+			if s.at.Before(since) {
+				since = s.at
+			}
+		}
+	}
+	return sum / min(max(now.Sub(since), time.Second), rateSpan).Seconds()
+}
+
+const rateSpan = 10 * time.Second
+
+// port writes a port for people.
+func port(name string) string {
+	if name == "" {
+		return "the router"
+	}
+	return name
+}
+
+func way(from, to string) string { return fmt.Sprintf("%s → %s", port(from), port(to)) }

@@ -1,0 +1,161 @@
+package mirror
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// How long things count. The reasons are in docs/mirror-judgement.md.
+const (
+	quietAfter  = 30 * time.Second // sights of packets that do not come again are over
+	reopenIn    = 10 * time.Second // what comes back so soon is the same incident
+	reportEvery = time.Second      // of an incident of which only the counters change
+	maxOpen     = 1024             // things that are kept of each sort
+	maxEvidence = 32               // lines of evidence in one incident
+)
+
+// Config is what a judge goes by.
+type Config struct {
+	Ports []string // the ports that are watched, by name
+}
+
+// Judge makes incidents of observations. It is not safe for concurrent use.
+type Judge struct {
+	ports map[string]bool
+	near  map[string]bool // namespaces, other than that of the ports, from which their traffic can be reached
+	now   time.Time       // the latest time that was seen
+
+	facts   map[string]*fact
+	order   []*fact // the facts, the oldest first
+	kept    map[shelf]int
+	lost    uint64
+	matters []*matter          // the open ones, the oldest first
+	ended   map[string]*matter // by the key of their root, for as long as they may be opened again
+	ids     int
+}
+
+// NewJudge returns a judge that has seen nothing.
+func NewJudge(c Config) *Judge {
+	j := &Judge{
+		near: map[string]bool{}, facts: map[string]*fact{},
+		kept: map[shelf]int{}, ended: map[string]*matter{},
+	}
+	j.ports = names(c.Ports)
+	return j
+}
+
+// Ports replaces the ports that are watched, and reports what that changes.
+func (j *Judge) Ports(ports []string) []Incident {
+	j.ports = names(ports)
+	return j.topology()
+}
+
+// Near names a namespace from which the traffic of watched ports can be
+// reached: what copies there matters as it does here.
+func (j *Judge) Near(netns string) []Incident {
+	j.near[netns] = true
+	return j.topology()
+}
+
+// topology judges everything again.
+func (j *Judge) topology() []Incident {
+	j.relate(j.order...)
+	return j.judge(j.regroup())
+}
+
+func names(list []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range list {
+		set[name] = true
+	}
+	return set
+}
+
+// Observe takes one observation and returns what is to be reported now.
+func (j *Judge) Observe(o Observation) []Incident {
+	j.advance(o.Time)
+	if o.Kind == Tamper && o.Netns != "" {
+		j.near[o.Netns] = true // a port was moved there
+	}
+	f, fresh := j.fact(o)
+	if f == nil {
+		return j.pressure(o)
+	}
+	if !f.add(o) && !fresh {
+		return nil // a thing that was gone already
+	}
+	if fresh || f.parent == nil || !f.ofPackets() {
+		j.relate(f)
+	}
+	return j.judge(j.regroup())
+}
+
+// Tick ends what is over, and reports what time alone changes.
+func (j *Judge) Tick(now time.Time) []Incident {
+	j.advance(now)
+	for _, f := range j.order {
+		if !f.over && f.passes() && j.now.Sub(f.last) >= quietAfter {
+			f.over, f.why = true, fmt.Sprintf("no evidence for %s", quietAfter)
+		}
+	}
+	for key, m := range j.ended {
+		if j.now.Sub(m.told.Time) > reopenIn {
+			delete(j.ended, key)
+		}
+	}
+	return j.judge(j.regroup())
+}
+
+func (j *Judge) advance(now time.Time) {
+	if now.After(j.now) {
+		j.now = now
+	}
+}
+
+// fact returns the fact that an observation is about, a new one where there is
+// none, or nil where there is no room.
+func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
+	key := j.key(o)
+	if f := j.facts[key]; f != nil {
+		return f, false
+	}
+	if o.Gone {
+		return &fact{over: true}, false // never heard of it
+	}
+	s := j.shelfOf(o)
+	if j.kept[s] >= maxOpen {
+		return nil, false
+	}
+	f = &fact{key: key, shelf: s, Observation: o}
+	j.facts[key] = f
+	j.order = append(j.order, f)
+	j.kept[s]++
+	return f, true
+}
+
+// pressure stands for everything that there was no room for.
+func (j *Judge) pressure(o Observation) []Incident {
+	j.lost++
+	return j.Observe(Observation{
+		Kind: Pressure, Time: o.Time, Detector: "judge", Subject: "judge", Count: 1,
+		Cause: fmt.Sprintf("%d things of one sort are open: more are not kept", maxOpen),
+	})
+}
+
+// forget drops the facts of an incident that has ended.
+func (j *Judge) forget(m *matter) {
+	gone := map[*fact]bool{}
+	for _, f := range m.facts {
+		gone[f] = true
+		delete(j.facts, f.key)
+		j.kept[f.shelf]--
+	}
+	j.order = slices.DeleteFunc(j.order, func(f *fact) bool { return gone[f] })
+	for _, f := range j.order {
+		if gone[f.parent] {
+			f.parent = nil
+			j.relate(f)
+		}
+	}
+}

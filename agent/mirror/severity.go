@@ -1,0 +1,114 @@
+package mirror
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// The thresholds. The reasons are in docs/mirror-judgement.md.
+const (
+	enough     = 3                // sampled packets of one stream that cannot be chance
+	within     = 10 * time.Second // in which they have to be seen
+	blindAfter = 60 * time.Second // of lost sights until the watch counts as blinded
+)
+
+// Words by which a source says what a thing does. They are looked for in
+// Observation.Cause, without regard to case.
+var (
+	promiscuous = []string{"promisc", "allmulti"}
+	hub         = []string{"hub", "ageing", "aging", "not learn", "learning off"}
+	hidden      = []string{"hidden", "hides"}
+	copying     = []string{"clone", "redirect", "mirror", "cop", "devmap", "xsk"}
+	steering    = []string{"policy rout", "ip rule", "routing rule", "policy rule", "route"}
+	looking     = []string{"nft log", "nft queue", "nflog", "nfqueue", "iptables log"}
+)
+
+func (o Observation) diverts(words []string) bool {
+	cause := strings.ToLower(o.Cause)
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(cause, w) })
+}
+
+// elsewhere tells whether a thing is in a namespace from which the traffic of
+// the watched ports cannot be reached.
+func (j *Judge) elsewhere(o Observation) bool { return o.Netns != "" && !j.near[o.Netns] }
+
+// grave says how much one fact matters by itself.
+func (j *Judge) grave(f *fact) Severity {
+	switch {
+	case f.Harmless, j.elsewhere(f.Observation) && !f.ofPackets() && f.Kind != Tamper:
+		return Info
+	case f.ofPackets():
+		return f.graveOfPackets()
+	}
+	switch f.Kind {
+	case Rule:
+		return graveRule(f.Observation)
+	case Socket:
+		return Alarm
+	case Program:
+		return j.graveProgram(f.Observation)
+	case Device:
+		return j.graveDevice(f.Observation)
+	case Tamper:
+		return Alarm
+	case Pressure, Overrun, Frozen:
+		return level(f.last.Sub(f.first) >= blindAfter, Alarm, Notice)
+	case Module:
+		return level(f.diverts(hidden), Alarm, later(f.Observation))
+	}
+	return later(f.Observation)
+}
+
+func level(yes bool, a, b Severity) Severity {
+	if yes {
+		return a
+	}
+	return b
+}
+
+// later is the severity of what is only worth knowing if it is new.
+func later(o Observation) Severity { return level(o.Baseline, Info, Notice) }
+
+func (f *fact) graveOfPackets() Severity {
+	switch f.Kind {
+	case Duplicate, Inside, Hub:
+		return level(f.most(within) >= enough, Alarm, Notice)
+	case Bypass:
+		return level(f.seen >= enough && f.most(within) >= enough, Alarm, Notice)
+	case Flood:
+		return Info
+	}
+	return Notice // Misroute, Early and Budget have lawful causes that the hooks cannot see
+}
+
+func graveRule(o Observation) Severity {
+	switch {
+	case o.diverts(steering):
+		return later(o)
+	case o.diverts(looking):
+		return Notice
+	}
+	return Alarm
+}
+
+func (j *Judge) graveProgram(o Observation) Severity {
+	attached := j.ports[o.In] || j.ports[o.Out]
+	switch {
+	case o.diverts(copying) && (attached || o.In+o.Out != ""):
+		return Alarm
+	case attached:
+		return Notice
+	}
+	return later(o)
+}
+
+func (j *Judge) graveDevice(o Observation) Severity {
+	switch {
+	case o.diverts(hub):
+		return Alarm
+	case o.diverts(promiscuous):
+		return level(j.ports[o.In] || o.In == "", Notice, Info)
+	}
+	return later(o)
+}
