@@ -164,6 +164,25 @@ func (c *Conn) Receive(ctx context.Context, each func(Message) error) error {
 	if err != nil {
 		return err
 	}
+	return tell(datagram, each)
+}
+
+// Pending gives the notifications that wait already to each, and waits for none.
+func (c *Conn) Pending(each func(Message) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		datagram, err := c.waiting()
+		if datagram == nil || err != nil {
+			return err
+		}
+		if err := tell(datagram, each); err != nil {
+			return err
+		}
+	}
+}
+
+func tell(datagram []byte, each func(Message) error) error {
 	for m, err := range Messages(datagram) {
 		if err != nil {
 			return err

@@ -28,9 +28,27 @@ func (c *Conn) read(ctx context.Context) ([]byte, error) {
 			return failed != unix.EAGAIN
 		})
 	}
-	switch {
-	case err != nil: // the poller says so in words of its own
+	if err != nil { // the poller says so in words of its own
 		return nil, fmt.Errorf("%w: %v", os.ErrClosed, err)
+	}
+	return c.datagram(n, failed)
+}
+
+// waiting is a datagram that is there already, or nil.
+func (c *Conn) waiting() ([]byte, error) {
+	var n int
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) { n, failed = c.receive(int(fd)) }); err != nil {
+		return nil, fmt.Errorf("%w: %v", os.ErrClosed, err)
+	}
+	if failed == unix.EAGAIN {
+		return nil, nil
+	}
+	return c.datagram(n, failed)
+}
+
+func (c *Conn) datagram(n int, failed error) ([]byte, error) {
+	switch {
 	case failed == unix.ENOBUFS:
 		return nil, ErrOverrun
 	case failed != nil:

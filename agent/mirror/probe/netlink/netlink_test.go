@@ -155,6 +155,22 @@ func TestNotificationsArrive(t *testing.T) {
 	}
 }
 
+func TestPendingTakesWhatIsThereAndWaitsForNothing(t *testing.T) {
+	inNamespace(t)
+	listener := dial(t, unix.RTNLGRP_LINK)
+	seen := 0
+	count := func(Message) error { seen++; return nil }
+	if err := listener.Pending(count); err != nil || seen != 0 {
+		t.Fatalf("%d notifications of nothing, %v", seen, err)
+	}
+	c := dial(t)
+	addBridge(t, c, "wxh-a") // the notifications are queued before the request is acknowledged
+	addBridge(t, c, "wxh-b")
+	if err := listener.Pending(count); err != nil || seen < 2 {
+		t.Errorf("%d notifications, %v: want two or more", seen, err)
+	}
+}
+
 func TestLostNotificationsAreAnOverrun(t *testing.T) {
 	inNamespace(t)
 	listener := dial(t, unix.RTNLGRP_LINK)
