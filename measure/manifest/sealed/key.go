@@ -165,6 +165,11 @@ func (t Trust) Fingerprint() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
+// Shares tells whether two signers have a key in common: then they are not two.
+func (t Trust) Shares(other Trust) bool {
+	return t.ecdsa.Equal(other.ecdsa) || t.mldsa.Equal(other.mldsa)
+}
+
 // oidMLDSA87 is id-ml-dsa-87, and seedTag begins a private key that is its
 // seed of 32 bytes, [0] IMPLICIT OCTET STRING (RFC 9881, sections 2 and 6).
 var (
