@@ -28,7 +28,7 @@ func (j *Judge) incident(m *matter) Incident {
 		in.In, in.Copy = seen.In, seen.leaves()
 	}
 	if in.Copy == "" {
-		in.Copy = target(m.root)
+		in.Copy = m.root.sendsTo()
 	}
 	in.Process = holder(m.root, facts)
 	for _, p := range []string{in.In, in.Copy} {
@@ -37,8 +37,7 @@ func (j *Judge) incident(m *matter) Incident {
 		}
 	}
 	in.Cause = cause(m.root, in.Process, facts)
-	m.worst = worse(m.worst, in.Severity)
-	in.Severity = m.worst
+	j.weigh(m, &in)
 	return in
 }
 
@@ -52,7 +51,8 @@ func (in *Incident) gather(f *fact, j *Judge) {
 	}
 	if f.copies() {
 		in.Count += f.count
-		in.Rate += f.rate(j.now)
+		_, rate := f.sampled(j.now)
+		in.Rate += rate
 	}
 	in.Severity = worse(in.Severity, j.grave(f))
 	in.Evidence = append(in.Evidence, f.words())
@@ -79,9 +79,13 @@ func stronger(f *fact) int {
 	return slices.Index([]Kind{Flood, Misroute, Hub, Duplicate, Inside}, f.Kind)
 }
 
-func target(f *fact) string {
-	if strings.ContainsAny(f.Target, "/ ") {
-		return ""
+// sendsTo is the device or address that a thing copies to, or "".
+func (f *fact) sendsTo() string {
+	switch {
+	case f.Target == "":
+		return f.Copy
+	case strings.ContainsAny(f.Target, "/ "):
+		return "" // a file
 	}
 	return f.Target
 }
@@ -130,10 +134,7 @@ func (f *fact) title() string {
 	if title == "" {
 		title = string(f.Kind)
 	}
-	to := target(f)
-	if to == "" {
-		to = f.Copy
-	}
+	to := f.sendsTo()
 	switch {
 	case f.In != "" && to != "":
 		title += " " + way(f.In, to)

@@ -35,26 +35,31 @@ func (f *fact) rank() int {
 }
 
 // relate looks again for what explains each of the facts, and for what each of
-// them explains.
-func (j *Judge) relate(facts ...*fact) {
+// them explains, and tells whether any of that is new.
+func (j *Judge) relate(facts ...*fact) bool {
+	changed := false
 	for _, f := range facts {
+		before := f.parent
 		f.parent = nil
 		for _, e := range j.order {
 			j.offer(f, e)
-			j.offer(e, f)
+			if f != e && j.offer(e, f) {
+				changed = true
+			}
 		}
+		changed = changed || f.parent != before
 	}
+	return changed
 }
 
 // offer makes e the explanation of f, if it is the best so far. The choice does
 // not depend on the order in which they were seen.
-func (j *Judge) offer(f, e *fact) {
-	if f == e || f.parent == e || !j.explains(e, f) {
-		return
+func (j *Judge) offer(f, e *fact) bool {
+	if f == e || f.parent == e || !j.explains(e, f) || f.parent != nil && !j.closer(e, f.parent, f) {
+		return false
 	}
-	if f.parent == nil || j.closer(e, f.parent, f) {
-		f.parent = e
-	}
+	f.parent = e
+	return true
 }
 
 func (j *Judge) closer(a, b, f *fact) bool {
@@ -159,19 +164,16 @@ func (j *Judge) fitFrom(e, f *fact) int {
 }
 
 func (j *Judge) fitTo(e, f *fact) int {
-	to := e.Target
-	if to == "" {
-		to = e.Copy
-	}
-	address, err := netip.ParseAddr(to)
+	to := e.sendsTo()
+	address, isAddress := parseAddr(to)
 	switch {
 	case to == "":
 		return when(e.Kind != Device || e.diverts(hub) == (f.Kind == Hub), 0)
-	case err == nil && f.Encap != "":
+	case isAddress && f.Encap != "":
 		return when(address == f.Outer.Destination, 3)
-	case err == nil && destination(f.Observation) != "":
+	case isAddress && destination(f.Observation) != "":
 		return when(address.String() == destination(f.Observation), 3)
-	case err == nil:
+	case isAddress:
 		return 1 // a next hop shows in no header
 	case j.ports[to]:
 		return when(to == f.leaves() && f.Encap == "", 3)
@@ -184,10 +186,9 @@ func (j *Judge) fitTo(e, f *fact) int {
 // fitSettings relates things that are configured.
 func fitSettings(e, f *fact) int {
 	same := func(a, b string) bool { return a != "" && a == b }
-	named := func(device string) bool { return device != "" && strings.Contains("/"+f.Subject+"/", "/"+device+"/") }
 	switch {
 	case f.Kind == Device:
-		if same(e.Target, f.In) || same(e.Target, f.Target) || named(e.Target) {
+		if same(e.Target, f.In) || same(e.Target, f.Target) || f.named(e.Target) {
 			return 3
 		}
 		return when(same(e.In, f.In) || e.Kind == Socket && e.In == "" && f.diverts(promiscuous), 1)
@@ -197,4 +198,14 @@ func fitSettings(e, f *fact) int {
 		return when(same(e.In, f.In) && (e.Target == "" || f.Target == ""), 1)
 	}
 	return -1
+}
+
+// named tells whether a device is the one that the fact is about.
+func (f *fact) named(device string) bool {
+	return device != "" && (f.In == device || strings.Contains("/"+f.Subject+"/", "/"+device+"/"))
+}
+
+func parseAddr(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	return a, err == nil
 }

@@ -23,7 +23,10 @@ type fact struct {
 	count       uint64  // sampled packets, or sights
 	seen        int     // observations
 	over        bool
-	why         string // why it is over
+	why         string            // why it is over
+	many        bool              // it is of more outer destinations than are told apart
+	strays      map[string]string // by the ID of an authorised mirror: what of the traffic it does not name
+	matter      *matter
 }
 
 // sight is one observation of packets.
@@ -79,22 +82,18 @@ func (j *Judge) key(o Observation) string {
 	if !o.ofPackets() {
 		return strings.Join([]string{string(o.Kind), o.Netns, o.Subject}, "\x00")
 	}
+	to := destination(o)
 	pair := strings.Join([]string{string(o.Kind), o.In, o.leaves(), ""}, "\x00")
-	key := pair + destination(o)
-	if j.facts[key] != nil || destination(o) == "" {
-		return key
+	if j.facts[pair+to] == nil && j.streams[pair] >= maxDestinations {
+		to = toMany
 	}
-	others := 0
-	for _, f := range j.order {
-		if strings.HasPrefix(f.key, pair) {
-			others++
-		}
-	}
-	if others >= maxDestinations {
-		return pair + "many"
-	}
-	return key
+	return pair + to
 }
+
+// pair is the key without the destination.
+func (f *fact) pair() string { return f.key[:strings.LastIndexByte(f.key, 0)+1] }
+
+const toMany = "many"
 
 // leaves is the port by which the copy left, as far as that is known.
 func (o Observation) leaves() string {
@@ -213,19 +212,21 @@ func (f *fact) most(span time.Duration) uint64 {
 	return best
 }
 
-// rate estimates the copied packets a second over the last ten seconds.
-func (f *fact) rate(now time.Time) float64 {
-	var sum float64
+// sampled returns the sampled packets of the last ten seconds, and how many
+// packets a second they stand for.
+func (f *fact) sampled(now time.Time) (n, rate float64) {
+	var copies float64
 	since := now
 	for _, s := range f.times {
 		if now.Sub(s.at) < rateSpan {
-			sum += s.copies
+			n += float64(s.count)
+			copies += s.copies
 			if s.at.Before(since) {
 				since = s.at
 			}
 		}
 	}
-	return sum / min(max(now.Sub(since), time.Second), rateSpan).Seconds()
+	return n, copies / min(max(now.Sub(since), time.Second), rateSpan).Seconds()
 }
 
 const rateSpan = 10 * time.Second

@@ -3,7 +3,10 @@ package mirror
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+
+	"waxseal/measure/authorised"
 )
 
 // How long things count. The reasons are in docs/mirror-judgement.md.
@@ -17,18 +20,21 @@ const (
 
 // Config is what a judge goes by.
 type Config struct {
-	Ports []string // the ports that are watched, by name
+	Ports      []string       // the ports that are watched, by name
+	Authorised authorised.Set // the mirrors that are allowed on this router; zero: none
 }
 
 // Judge makes incidents of observations. It is not safe for concurrent use.
 type Judge struct {
-	ports map[string]bool
-	near  map[string]bool // namespaces, other than that of the ports, from which their traffic can be reached
-	now   time.Time       // the latest time that was seen
+	ports   map[string]bool
+	near    map[string]bool // namespaces, other than that of the ports, from which their traffic can be reached
+	now     time.Time       // the latest time that was seen
+	allowed authorised.Set
 
 	facts   map[string]*fact
 	order   []*fact // the facts, the oldest first
 	kept    map[shelf]int
+	streams map[string]int // facts between two ports, by all but their destination
 	lost    uint64
 	matters []*matter          // the open ones, the oldest first
 	ended   map[string]*matter // by the key of their root, for as long as they may be opened again
@@ -38,7 +44,7 @@ type Judge struct {
 // NewJudge returns a judge that has seen nothing.
 func NewJudge(c Config) *Judge {
 	j := &Judge{
-		near: map[string]bool{}, facts: map[string]*fact{},
+		near: map[string]bool{}, allowed: c.Authorised, streams: map[string]int{}, facts: map[string]*fact{},
 		kept: map[shelf]int{}, ended: map[string]*matter{},
 	}
 	j.ports = names(c.Ports)
@@ -61,7 +67,7 @@ func (j *Judge) Near(netns string) []Incident {
 // topology judges everything again.
 func (j *Judge) topology() []Incident {
 	j.relate(j.order...)
-	return j.judge(j.regroup())
+	return j.judge(j.regroup(), j.matters)
 }
 
 func names(list []string) map[string]bool {
@@ -85,10 +91,13 @@ func (j *Judge) Observe(o Observation) []Incident {
 	if !f.add(o) && !fresh {
 		return nil // a thing that was gone already
 	}
+	j.stray(f, o)
 	if fresh || f.parent == nil || !f.ofPackets() {
-		j.relate(f)
+		if j.relate(f) || fresh {
+			return j.judge(j.regroup(), j.changed())
+		}
 	}
-	return j.judge(j.regroup())
+	return j.judge(nil, []*matter{f.matter})
 }
 
 // Tick ends what is over, and reports what time alone changes.
@@ -96,7 +105,7 @@ func (j *Judge) Tick(now time.Time) []Incident {
 	j.advance(now)
 	for _, f := range j.order {
 		if !f.over && f.passes() && j.now.Sub(f.last) >= quietAfter {
-			f.over, f.why = true, fmt.Sprintf("no evidence for %s", quietAfter)
+			f.over, f.why, f.matter.changed = true, fmt.Sprintf("no evidence for %s", quietAfter), true
 		}
 	}
 	for key, m := range j.ended {
@@ -104,7 +113,7 @@ func (j *Judge) Tick(now time.Time) []Incident {
 			delete(j.ended, key)
 		}
 	}
-	return j.judge(j.regroup())
+	return j.judge(nil, slices.DeleteFunc(slices.Clone(j.matters), func(m *matter) bool { return !m.lively && !m.changed }))
 }
 
 func (j *Judge) advance(now time.Time) {
@@ -127,8 +136,12 @@ func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
 	if j.kept[s] >= maxOpen {
 		return nil, false
 	}
-	f = &fact{key: key, shelf: s, Observation: o}
+	f = &fact{key: key, shelf: s, Observation: o, strays: map[string]string{}}
+	f.many = o.ofPackets() && strings.HasSuffix(key, "\x00"+toMany)
 	j.facts[key] = f
+	if o.ofPackets() {
+		j.streams[f.pair()]++
+	}
 	j.order = append(j.order, f)
 	j.kept[s]++
 	return f, true
@@ -150,6 +163,11 @@ func (j *Judge) forget(m *matter) {
 		gone[f] = true
 		delete(j.facts, f.key)
 		j.kept[f.shelf]--
+		if f.ofPackets() {
+			if j.streams[f.pair()]--; j.streams[f.pair()] == 0 {
+				delete(j.streams, f.pair())
+			}
+		}
 	}
 	j.order = slices.DeleteFunc(j.order, func(f *fact) bool { return gone[f] })
 	for _, f := range j.order {

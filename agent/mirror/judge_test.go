@@ -13,14 +13,18 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"waxseal/measure/authorised"
 )
 
 // A case is a file that says what was seen and what is to come of it: see
 // testdata/case/mirred.txtar.
 type judged struct {
-	ports []string
-	steps []step
-	want  string
+	ports   []string
+	near    []string
+	allowed authorised.Set
+	steps   []step
+	want    string
 }
 
 type step struct {
@@ -47,6 +51,10 @@ func readCase(t *testing.T, path string) judged {
 					c.steps = append(c.steps, readStep(t, line))
 				}
 			}
+		case "near":
+			c.near = strings.Fields(string(f.Data))
+		case "authorised":
+			c.allowed = readAuthorised(t, string(f.Data))
 		case "want":
 			c.want = string(f.Data)
 		default:
@@ -127,12 +135,15 @@ func readStep(t *testing.T, line string) step {
 
 // run judges the steps and returns the last state of each incident.
 func (c judged) run(steps []step) []Incident {
-	j := NewJudge(Config{Ports: c.ports})
+	j := NewJudge(Config{Ports: c.ports, Authorised: c.allowed})
 	last := map[string]Incident{}
 	keep := func(list []Incident) {
 		for _, in := range list {
 			last[in.ID] = in
 		}
+	}
+	for _, netns := range c.near {
+		keep(j.Near(netns))
 	}
 	for _, s := range steps {
 		if s.see == nil {
@@ -142,6 +153,9 @@ func (c judged) run(steps []step) []Incident {
 		keep(j.Observe(*s.see))
 	}
 	keep(j.Tick(j.now.Add(2 * time.Second)))
+	if len(steps) == 0 {
+		return nil
+	}
 	var out []Incident
 	for _, in := range last {
 		if !strings.HasPrefix(in.Cause, "part of ") {
@@ -155,6 +169,9 @@ func (c judged) run(steps []step) []Incident {
 // summary is an incident as a case wants it.
 func summary(in Incident) string {
 	s := fmt.Sprintf("%s %s %s [%s] %s", in.Severity, in.Kind, in.State, strings.Join(in.Ports, " "), in.Cause)
+	if in.Authorised != "" {
+		s += ", authorised: " + in.Authorised
+	}
 	if in.Count > 0 {
 		s += fmt.Sprintf(" (%d)", in.Count)
 	}

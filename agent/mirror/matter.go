@@ -10,14 +10,17 @@ import (
 // matter is an incident while it is judged: a fact that nothing explains, and
 // all that it explains.
 type matter struct {
-	id     string
-	number int
-	root   *fact
-	facts  []*fact
-	opened time.Time
-	worst  Severity // it never falls
-	told   Incident // as it was last reported; zero: never
-	toldAs string   // what of that people want to know
+	id      string
+	number  int
+	root    *fact
+	facts   []*fact
+	opened  time.Time
+	worst   Severity        // it never falls, but where an authorised mirror covers it
+	hurried map[string]bool // by the ID of an authorised mirror: it was faster than that allows
+	changed bool            // it has other facts than when it was judged last
+	lively  bool            // time alone may change it
+	told    Incident        // as it was last reported; zero: never
+	toldAs  string          // what of that people want to know
 }
 
 // regroup sorts the facts into matters, and returns those that became part of
@@ -46,7 +49,11 @@ func (j *Judge) regroup() (absorbed []*matter) {
 		for _, a := range rest {
 			a.told.Cause = "part of " + m.id
 		}
+		m.changed = m.changed || m.root != r || !slices.Equal(m.facts, groups[r])
 		m.root, m.facts = r, groups[r]
+		for _, f := range m.facts {
+			f.matter = m
+		}
 		open = append(open, m)
 	}
 	slices.SortFunc(open, func(a, b *matter) int { return cmp.Compare(a.number, b.number) })
@@ -71,18 +78,25 @@ func (j *Judge) heir(root *fact, group []*fact, owners map[*fact]*matter) (*matt
 		return known[0], known[1:]
 	}
 	j.ids++
-	return &matter{id: fmt.Sprintf("%s-%x-%d", root.Kind, j.now.Unix(), j.ids), number: j.ids, opened: j.now}, nil
+	return &matter{id: fmt.Sprintf("%s-%x-%d", root.Kind, j.now.Unix(), j.ids), number: j.ids, opened: j.now, hurried: map[string]bool{}}, nil
 }
 
-// judge returns what is to be reported of all matters now.
-func (j *Judge) judge(absorbed []*matter) []Incident {
+// changed lists the matters that have other facts than when they were judged.
+func (j *Judge) changed() []*matter {
+	return slices.DeleteFunc(slices.Clone(j.matters), func(m *matter) bool { return !m.changed })
+}
+
+// judge returns what is to be reported now of matters, and of those that became
+// part of others.
+func (j *Judge) judge(absorbed, matters []*matter) []Incident {
 	var out []Incident
 	for _, m := range absorbed {
 		if m.toldAs != "" {
 			out = append(out, m.end(j.now, m.told.Cause))
 		}
 	}
-	for _, m := range slices.Clone(j.matters) {
+	for _, m := range slices.Clone(matters) {
+		m.changed = false
 		in := j.incident(m)
 		as := in.interesting()
 		changed := as != m.toldAs

@@ -21,6 +21,7 @@ var (
 	hidden      = []string{"hidden", "hides"}
 	copying     = []string{"clone", "redirect", "mirror", "cop", "devmap", "xsk"}
 	steering    = []string{"policy rout", "ip rule", "routing rule", "policy rule", "route"}
+	sampling    = []string{"tc sample"}
 	looking     = []string{"nft log", "nft queue", "nflog", "nfqueue", "iptables log"}
 )
 
