@@ -72,35 +72,6 @@ func putESP(ctx context.Context, img string, offset int64, file, path string) er
 	return run(ctx, filepath.Dir(img), "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", img, offset), file, "::/"+path)
 }
 
-// rootfs writes the squashfs with the board's files and the userland's commands.
-func (b build) rootfs(ctx context.Context) error {
-	tree := b.path("root")
-	if err := b.extractDir("rootfs", tree); err != nil {
-		return err
-	}
-	for _, dir := range []string{"bin", "conf", "dev", "etc", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "var"} {
-		if err := makeDir(filepath.Join(tree, dir)); err != nil {
-			return err
-		}
-	}
-	for name, file := range b.spec.Userland {
-		if err := copyFile(file, filepath.Join(tree, "bin", name), 0o755); err != nil {
-			return fmt.Errorf("command %s: %w", name, err)
-		}
-	}
-	if err := os.Symlink("../bin/init", filepath.Join(tree, "sbin/init")); err != nil {
-		return err
-	}
-	return SquashFS(ctx, tree, b.path("root.img"))
-}
-
-// SquashFS packs the folder tree into out.
-func SquashFS(ctx context.Context, tree, out string) error {
-	// SOURCE_DATE_EPOCH sets both times; one processor keeps the block order.
-	return run(ctx, filepath.Dir(out), "mksquashfs", tree, out, "-comp", "xz", "-all-root", "-noappend",
-		"-no-progress", "-quiet", "-processors", "1", "-no-xattrs", "-no-exports")
-}
-
 // conf writes the writable partition: the device's configuration, its
 // start-up files and the owner's trust anchors.
 func (b build) conf(ctx context.Context) error {

@@ -47,7 +47,7 @@ type Spec struct {
 	Kernel   string            // folder of an unpacked Debian kernel package: boot/vmlinuz-V and lib/modules/V
 	Agent    string            // the router binary waxseald, built for the board
 	OwnerCA  string            // PEM file with the owner's trust anchors; empty: a device without an owner
-	Userland map[string]string // commands of the rootfs: name in /bin → file
+	Userland map[string]string // commands of the rootfs: name in /bin → file; a dynamic one brings its libraries
 }
 
 // Build writes a bootable image into the folder out, which is made.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,63 +54,23 @@ func pack(records []cpio.Record) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// modules returns the board's kernel modules, named so that their order is
-// the order in which they can be inserted.
+// modules returns the kernel modules of the initramfs, named so that their
+// order is the order in which they can be inserted.
 func (b build) modules(ctx context.Context) ([]cpio.Record, error) {
-	version, err := b.kernelVersion()
-	if err != nil {
-		return nil, err
-	}
-	list, err := fs.ReadFile(b.board, "modules")
-	if err != nil {
-		return nil, err
-	}
-	root, err := b.moduleTree(ctx, version)
+	files, err := b.moduleFiles(ctx, "modules")
 	if err != nil {
 		return nil, err
 	}
 	var records []cpio.Record
-	seen := map[string]bool{}
-	for _, name := range words(string(list)) {
-		out, err := output(ctx, b.work, "modprobe", "-S", version, "-d", root, "--show-depends", name)
+	for i, file := range files {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range insmods(string(out)) {
-			if seen[file] {
-				continue
-			}
-			seen[file] = true
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return nil, err
-			}
-			path := fmt.Sprintf("modules/%03d-%s", len(seen), filepath.Base(file))
-			records = append(records, cpio.StaticFile(path, string(data), 0o644))
-		}
+		path := fmt.Sprintf("modules/%03d-%s", i+1, filepath.Base(file))
+		records = append(records, cpio.StaticFile(path, string(data), 0o644))
 	}
 	return records, nil
-}
-
-// moduleTree returns a folder with lib/modules/version as modprobe wants it.
-// The kernel's own folder may be shared, so the dependency lists are made in a copy of links.
-func (b build) moduleTree(ctx context.Context, version string) (string, error) {
-	dir := b.path("kmod/lib/modules/" + version)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	source := filepath.Join(b.spec.Kernel, "lib/modules", version)
-	for _, name := range []string{"kernel", "modules.order", "modules.builtin", "modules.builtin.modinfo"} {
-		target, err := filepath.Abs(filepath.Join(source, name))
-		if err != nil {
-			return "", err
-		}
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
-			return "", err
-		}
-	}
-	root := b.path("kmod")
-	return root, run(ctx, b.work, "depmod", "-b", root, version)
 }
 
 func (b build) kernelVersion() (string, error) {
@@ -128,25 +87,4 @@ func (b build) kernelVersion() (string, error) {
 func (b build) kernel() (string, error) {
 	version, err := b.kernelVersion()
 	return filepath.Join(b.spec.Kernel, "boot/vmlinuz-"+version), err
-}
-
-// insmods returns the files of modprobe's lines "insmod FILE ".
-func insmods(text string) []string {
-	var files []string
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "insmod" {
-			files = append(files, f[1])
-		}
-	}
-	return files
-}
-
-// words returns the words of a list file without its comments.
-func words(text string) []string {
-	var ws []string
-	for line := range strings.Lines(text) {
-		line, _, _ = strings.Cut(line, "#")
-		ws = append(ws, strings.Fields(line)...)
-	}
-	return ws
 }

@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 )
 
-// userland lists the commands of the lab's rootfs, from u-root.
-var userland = []string{"init", "gosh", "ip", "cat", "kill", "ls", "sleep"}
+// userland lists the commands of the lab's rootfs that come from u-root, by
+// their folder in it.
+var userland = []string{"core/init", "core/gosh", "core/cat", "core/kill", "core/ls", "core/sleep", "exp/modprobe"}
+
+// network lists those that the build host has, as Debian's routers have them.
+var network = []string{"ip", "tc", "nft"}
 
 // BuildPrograms compiles the agent and the userland's commands from the source
 // tree top into the folder out, reproducibly, and returns where they are.
@@ -27,10 +32,16 @@ func BuildPrograms(ctx context.Context, top, out string) (agent string, commands
 		return "", nil, err
 	}
 	commands = map[string]string{}
-	for _, name := range userland {
+	for _, from := range userland {
+		name := path.Base(from)
 		commands[name] = filepath.Join(out, name)
-		err := compile(ctx, filepath.Join(top, "images/userland"), commands[name], "github.com/u-root/u-root/cmds/core/"+name)
+		err := compile(ctx, filepath.Join(top, "images/userland"), commands[name], "github.com/u-root/u-root/cmds/"+from)
 		if err != nil {
+			return "", nil, err
+		}
+	}
+	for _, name := range network {
+		if commands[name], err = HostProgram(name); err != nil {
 			return "", nil, err
 		}
 	}

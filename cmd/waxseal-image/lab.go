@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -92,7 +94,8 @@ func verified(file, trust string) (evidence.Verified, error) {
 
 func runCommand() *cobra.Command {
 	var c vm.Config
-	var quiet bool
+	var quiet, keys bool
+	var rate int
 	cmd := &cobra.Command{
 		Use:   "run DIR --tpm STATE",
 		Short: "Boot an image under QEMU until it ends or is interrupted; the guest's console goes to standard output",
@@ -102,7 +105,22 @@ func runCommand() *cobra.Command {
 			if !quiet {
 				c.Console = cmd.OutOrStdout()
 			}
-			return runRouter(cmd.Context(), c, cmd)
+			if rate > 0 {
+				c.Ports = 3
+			}
+			v, err := vm.Start(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			defer v.Stop()
+			fmt.Fprintf(cmd.ErrOrStderr(), "agent at %s\n", v.Address)
+			if keys {
+				go typeLines(v, cmd.InOrStdin())
+			}
+			if rate > 0 {
+				go forward(cmd.Context(), v, rate, cmd.ErrOrStderr())
+			}
+			return untilEnd(cmd.Context(), v)
 		},
 	}
 	f := cmd.Flags()
@@ -113,21 +131,50 @@ func runCommand() *cobra.Command {
 	f.StringVar(&c.Serial, "serial", "WX-0001", "the unit's serial number")
 	f.BoolVar(&c.Direct, "direct", false, "start kernel and initramfs without firmware")
 	f.BoolVar(&quiet, "quiet", false, "do not show the console")
+	f.BoolVar(&keys, "keys", false, "give lines of standard input to the router's console, which runs them as commands")
+	f.IntVar(&rate, "traffic", 0, "packets a second that a client at eth1 sends through the router to a server at eth2, beside a collector at eth3; what they got is told every second; 0: no such ports")
 	cmd.MarkFlagRequired("tpm")
 	return cmd
 }
 
-func runRouter(ctx context.Context, c vm.Config, cmd *cobra.Command) error {
-	v, err := vm.Start(ctx, c)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "agent at %s\n", v.Address)
-	defer v.Stop()
+func untilEnd(ctx context.Context, v *vm.VM) error {
 	select {
 	case <-v.Done():
 		return v.Err()
 	case <-ctx.Done():
 		return nil
+	}
+}
+
+// typeLines types the lines of in at the router's console.
+func typeLines(v *vm.VM, in io.Reader) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if err := v.Type(lines.Text()); err != nil {
+			return // the router has ended, which its console tells
+		}
+	}
+}
+
+// forward lets the router's neighbours send, and tells what each of them got.
+func forward(ctx context.Context, v *vm.VM, rate int, out io.Writer) {
+	n, err := vm.NewNeighbours(v)
+	if err != nil {
+		fmt.Fprintln(out, "traffic:", err)
+		return
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx, rate) }()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				fmt.Fprintln(out, "traffic:", err)
+			}
+			return
+		case <-tick.C:
+			fmt.Fprintln(out, "traffic:", n.Traffic())
+		}
 	}
 }

@@ -8,10 +8,10 @@ tool (
 	github.com/u-root/u-root/cmds/core/cat
 	github.com/u-root/u-root/cmds/core/gosh
 	github.com/u-root/u-root/cmds/core/init
-	github.com/u-root/u-root/cmds/core/ip
 	github.com/u-root/u-root/cmds/core/kill
 	github.com/u-root/u-root/cmds/core/ls
 	github.com/u-root/u-root/cmds/core/sleep
+	github.com/u-root/u-root/cmds/exp/modprobe
 )
 
 require (

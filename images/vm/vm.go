@@ -41,16 +41,19 @@ type Config struct {
 	RESTCONF  int       // port on 127.0.0.1 that leads to the agent's RESTCONF; 0: none does
 	MemoryMiB int       // 0: 384
 	Console   io.Writer // gets what the guest writes to its serial port; nil: dropped
+	Ports     int       // ports beside the management port, each with a cable to this process
 	Args      []string  // further arguments for QEMU
 }
 
 // VM is a router that runs.
 type VM struct {
-	Address string // host:port that leads to the agent
+	Address string   // host:port that leads to the agent
+	Cables  []*Cable // to the router's ports eth1, eth2, …
 
 	qemu    *exec.Cmd
 	swtpm   *exec.Cmd // nil without a TPM
-	sockets string    // folder of the control socket, removed at the end
+	sockets string    // folder of the sockets, removed at the end
+	keys    io.WriteCloser
 	console *console
 	done    chan struct{} // closed when QEMU has ended
 	err     error         // how QEMU ended; set before done is closed
@@ -101,9 +104,19 @@ func (v *VM) start(ctx context.Context, c Config) error {
 		c.Forward = port
 	}
 	v.Address = fmt.Sprintf("127.0.0.1:%d", c.Forward)
+	for i := range c.Ports {
+		cable, err := newCable(v.sockets, i+1)
+		if err != nil {
+			return err
+		}
+		v.Cables = append(v.Cables, cable)
+	}
 	argv, err := c.argv(v.control())
 	if err != nil {
 		return err
+	}
+	for _, cable := range v.Cables {
+		argv = append(argv, cable.argv()...)
 	}
 	if !c.NoTPM {
 		if err := v.startTPM(ctx, filepath.Join(c.State, "tpm")); err != nil {
@@ -112,6 +125,9 @@ func (v *VM) start(ctx context.Context, c Config) error {
 	}
 	v.qemu = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	v.qemu.Stdout, v.qemu.Stderr = v.console, v.console
+	if v.keys, err = v.qemu.StdinPipe(); err != nil {
+		return err
+	}
 	v.qemu.Cancel = func() error { return v.qemu.Process.Signal(os.Interrupt) }
 	v.qemu.WaitDelay = 5 * time.Second
 	v.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no orphan of a test that is killed
@@ -240,8 +256,19 @@ func (v *VM) cleanUp() {
 				<-ended
 			}
 		}
+		for _, cable := range v.Cables {
+			cable.close()
+		}
 		os.RemoveAll(v.sockets)
 	})
+}
+
+// Type types a line at the router's serial console.
+func (v *VM) Type(line string) error {
+	if _, err := io.WriteString(v.keys, line+"\n"); err != nil {
+		return fmt.Errorf("the router's console takes no more: %w", err)
+	}
+	return nil
 }
 
 // WaitFor waits until the console has shown text.
