@@ -67,6 +67,20 @@ func (c *clsact) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
 	return h, nil
 }
 
+// again adds a new filter in front before the old one goes, so that no packet
+// passes unseen.
+func (c *clsact) again(old hold, port uint32, s side, p *ebpf.Program) (hold, error) {
+	fresh, err := c.attach(port, s, p)
+	if err != nil {
+		return nil, err
+	}
+	was, is := old.(*clsactHold), fresh.(*clsactHold)
+	if was.priority == is.priority && was.handle == is.handle { // the old one was gone, its number is the new one's
+		return fresh, nil
+	}
+	return fresh, old.release()
+}
+
 // qdisc makes the clsact qdisc unless there is one.
 func (c *clsact) qdisc(port uint32) error {
 	body := netlink.AppendString(tcHeader(port, clsactHandle, clsactParent, 0), unix.TCA_KIND, "clsact")
@@ -79,6 +93,13 @@ func (c *clsact) qdisc(port uint32) error {
 	}
 	c.made[port] = true
 	return nil
+}
+
+// hasQdisc tells whether the place of the clsact qdisc is taken. Asked for the
+// filters of a qdisc that is not there, the kernel lists none.
+func (c *clsact) hasQdisc(port uint32) bool {
+	_, err := c.request(unix.RTM_GETQDISC, 0, tcHeader(port, clsactHandle, 0, 0))
+	return err == nil
 }
 
 // dropQdisc removes the qdisc if it is ours and empty. Between the look and the

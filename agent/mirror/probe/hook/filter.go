@@ -152,20 +152,35 @@ func (h *clsactHold) look() (sight, error) {
 		only = firstPriority
 	}
 	there, err := h.clsact.filters(h.port, h.side, only)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // no qdisc
-		return sight{}, nil
-	}
 	if err != nil {
 		return sight{}, err
 	}
-	var before []intruder
+	before := tcxInFront(h.port, h.side)
 	for _, f := range there {
 		if h.is(f) {
 			return sight{ours: true, before: before}, nil
 		}
 		before = append(before, intruder{program: f.program, text: f.String()})
 	}
-	return sight{}, nil
+	if !h.clsact.hasQdisc(h.port) {
+		return sight{lost: "the clsact qdisc was removed"}, nil
+	}
+	return sight{lost: "the tc filter was removed or replaced"}, nil
+}
+
+// tcxInFront are programs that run before every filter of a clsact qdisc. A
+// kernel without TCX has none.
+func tcxInFront(port uint32, s side) []intruder {
+	found, err := queryTCX(port, s)
+	if err != nil {
+		return nil
+	}
+	var before []intruder
+	for _, p := range found.Programs {
+		id, _ := p.LinkID()
+		before = append(before, intruder{uint32(p.ID), uint32(id), fmt.Sprintf("tcx program %d", p.ID)})
+	}
+	return before
 }
 
 // is tells whether f is ours as we made it: a filter can be replaced in place,

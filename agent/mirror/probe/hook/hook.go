@@ -76,8 +76,9 @@ type Guard struct {
 	refused  error            // why nothing at all can be hooked
 	ports    map[uint32]*port // by index
 	conduits map[uint32]bool  // devices that carry the frames of a switch chip's ports
-	missed   bool             // notifications were lost
-	listed   time.Time        // when the devices were last listed because of that
+	told     []mirror.Observation
+	missed   bool      // notifications were lost
+	listed   time.Time // when the devices were last listed because of that
 	closed   bool
 }
 

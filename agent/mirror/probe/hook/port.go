@@ -20,13 +20,19 @@ type port struct {
 	name  string
 	kind  string
 	seats [2]seat // by side
+	xdp   xdp     // what was last seen in front
+	seen  bool    // a round has looked at it
 }
 
 // seat is our place on one side of a port.
 type seat struct {
 	hold  hold      // nil: none
 	why   error     // why there is none
-	tried time.Time // when a program was last put here
+	tried time.Time // when a program was last put here again
+
+	trouble string // what was last said to be wrong; empty: nothing
+	stuck   string // what putting the program here again does not help against
+	twins   twins
 }
 
 // programs are what goes where, by side.
@@ -110,8 +116,10 @@ func (g *Guard) sit(p *port, s side, now time.Time) {
 		return
 	}
 	seat := &p.seats[s]
-	seat.tried = now
 	seat.hold, seat.why = g.way.attach(p.index, s, program)
+	if seat.why != nil {
+		seat.tried = now
+	}
 	if errors.Is(seat.why, errNoDevice) { // it went while it was hooked
 		g.drop(p.index)
 	}

@@ -22,23 +22,39 @@ func (g *Guard) Run(ctx context.Context, emit func(mirror.Observation)) error {
 		return err
 	}
 	defer leave()
+	g.tell(emit)
 	for next := time.Now(); ctx.Err() == nil; next = time.Now().Add(g.interval) {
-		g.listen(ctx, next)
-		for _, o := range g.round(ctx) {
-			emit(o)
-		}
+		g.listen(ctx, next, emit)
+		g.round(ctx)
+		g.tell(emit)
 	}
 	return nil
 }
 
+// say keeps an observation until the lock is free.
+func (g *Guard) say(o mirror.Observation) { g.told = append(g.told, o) }
+
+// tell emits what was kept.
+func (g *Guard) tell(emit func(mirror.Observation)) {
+	g.mu.Lock()
+	told := g.told
+	g.told = nil
+	g.mu.Unlock()
+	for _, o := range told {
+		emit(o)
+	}
+}
+
 // listen follows the notifications up to the next round.
-func (g *Guard) listen(ctx context.Context, until time.Time) {
+func (g *Guard) listen(ctx context.Context, until time.Time, emit func(mirror.Observation)) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	for ctx.Err() == nil {
 		err := g.events.Receive(ctx, g.notified)
 		switch {
-		case err == nil || ctx.Err() != nil:
+		case err == nil:
+			g.tell(emit)
+		case ctx.Err() != nil:
 		case errors.Is(err, netlink.ErrOverrun):
 			g.overrun()
 		default: // a notification that cannot be read is like one that was lost
@@ -70,8 +86,29 @@ func (g *Guard) note(m netlink.Message) error {
 		if p := g.meet(d); p != nil {
 			g.hook([]*port{p})
 		}
+		if p := g.ports[d.index]; p != nil {
+			g.guardXDP(p, d.xdp)
+		}
 	case unix.RTM_DELLINK:
-		g.drop(d.index)
+		g.gone(d.index, d.moved)
 	}
 	return nil
+}
+
+// gone forgets a port. One that was moved to another namespace still carries
+// traffic, out of our sight.
+func (g *Guard) gone(index uint32, moved bool) {
+	p := g.ports[index]
+	if p != nil && moved {
+		g.say(p.tamper("netns/", "the port was moved to another network namespace", ""))
+	}
+	g.drop(index)
+}
+
+// catchUp reads the notifications that wait, so that a port that was deleted is
+// not taken for one whose hook was taken away.
+func (g *Guard) catchUp() {
+	if err := g.events.Pending(g.note); err != nil {
+		g.missed = true
+	}
 }

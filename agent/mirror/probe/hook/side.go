@@ -2,6 +2,7 @@ package hook
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/cilium/ebpf"
 )
@@ -18,14 +19,20 @@ var sides = [...]side{ingress, egress}
 
 func (s side) String() string { return [...]string{"ingress", "egress"}[s] }
 
-// errNoDevice says that the port is no longer in the namespace.
-var errNoDevice = errors.New("no such device in this namespace")
+var (
+	// errNoDevice says that the port is no longer in the namespace.
+	errNoDevice = errors.New("no such device in this namespace")
+	// errMoved says that it is in another one. It is an errNoDevice.
+	errMoved = fmt.Errorf("%w: it is in another one", errNoDevice)
+)
 
 // way is how programs are put on ports: TCX links, or filters of a clsact qdisc.
 type way interface {
 	name() Way
 	// attach puts p in front of all that the way can put it in front of.
 	attach(port uint32, s side, p *ebpf.Program) (hold, error)
+	// again puts p in front once more, in the place of old.
+	again(old hold, port uint32, s side, p *ebpf.Program) (hold, error)
 	// forget says that the port is gone, and all that was on it.
 	forget(port uint32)
 }
@@ -44,6 +51,7 @@ type hold interface {
 // sight is what a look found.
 type sight struct {
 	ours   bool       // our program is there, as we put it
+	lost   string     // otherwise: what happened to it
 	before []intruder // what stands in front of it
 }
 
@@ -51,5 +59,5 @@ type sight struct {
 type intruder struct {
 	program uint32 // BPF program id; 0: it is none
 	link    uint32 // BPF link id; 0: none
-	text    string // "tcx program 17", "filter matchall of priority 1"
+	text    string // "tcx program 17", "tc filter of priority 1: u32"
 }

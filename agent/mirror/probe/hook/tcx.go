@@ -38,6 +38,15 @@ func (tcx) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
 	return holdTCX(l, port, s)
 }
 
+// again must let go first: the kernel does not take the same program twice on
+// one hook (kernel/bpf/mprog.c, bpf_mprog_attach).
+func (w tcx) again(old hold, port uint32, s side, p *ebpf.Program) (hold, error) {
+	if err := old.release(); err != nil {
+		return nil, err
+	}
+	return w.attach(port, s, p)
+}
+
 // tcxWorks tries to attach a program to a device that cannot be. An error that
 // is ebpf.ErrNotSupported says that the kernel has no TCX.
 func tcxWorks() error {
@@ -64,15 +73,16 @@ func holdTCX(l link.Link, port uint32, s side) (*tcxHold, error) {
 		l.Close()
 		return nil, err
 	}
-	return &tcxHold{link: l, id: info.ID, port: port, side: s}, nil
+	return &tcxHold{link: l, id: info.ID, program: info.Program, port: port, side: s}, nil
 }
 
 // tcxHold keeps the link referenced: a link that nobody holds is detached.
 type tcxHold struct {
-	link link.Link
-	id   link.ID
-	port uint32
-	side side
+	link    link.Link
+	id      link.ID
+	program ebpf.ProgramID
+	port    uint32
+	side    side
 }
 
 func queryTCX(port uint32, s side) (*link.QueryResult, error) {
@@ -81,24 +91,37 @@ func queryTCX(port uint32, s side) (*link.QueryResult, error) {
 
 func (h *tcxHold) look() (sight, error) {
 	found, err := queryTCX(h.port, h.side)
-	if errors.Is(err, unix.ENODEV) {
-		return sight{}, errNoDevice
-	}
-	if errors.Is(err, unix.ENOENT) { // nothing at all is attached
-		return sight{}, nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return sight{}, h.where()
+	case errors.Is(err, unix.ENOENT): // nothing at all is attached
+		return sight{lost: "the tcx link was detached"}, nil
+	case err != nil:
 		return sight{}, err
 	}
 	var before []intruder
 	for _, p := range found.Programs {
 		id, _ := p.LinkID()
-		if id == h.id {
+		switch {
+		case id != h.id:
+			before = append(before, intruder{uint32(p.ID), uint32(id), fmt.Sprintf("tcx program %d", p.ID)})
+		case p.ID != h.program:
+			return sight{lost: fmt.Sprintf("the program of the tcx link was replaced by program %d", p.ID)}, nil
+		default:
 			return sight{ours: true, before: before}, nil
 		}
-		before = append(before, intruder{uint32(p.ID), uint32(id), fmt.Sprintf("tcx program %d", p.ID)})
 	}
-	return sight{}, nil
+	return sight{lost: "the tcx link was detached"}, nil
+}
+
+// where tells a device that is gone from one that went to another namespace: a
+// link follows its device.
+func (h *tcxHold) where() error {
+	info, err := h.link.Info()
+	if err == nil && info.TCX() != nil && info.TCX().Ifindex != 0 {
+		return errMoved
+	}
+	return errNoDevice
 }
 
 func (h *tcxHold) release() error {
