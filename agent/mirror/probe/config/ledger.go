@@ -1,0 +1,75 @@
+package config
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"waxseal/agent/mirror"
+)
+
+// maxFindings is how many things of one list of the kernel are kept. Whoever
+// makes more is told of as pressure, and does not fill our memory.
+const maxFindings = 4096
+
+// finding is one thing that can copy, as one list of the kernel shows it.
+type finding struct {
+	mirror.Observation
+	device int32      // index of the device that it copies to; 0: none
+	to     netip.Addr // address that it copies to; zero: none
+}
+
+// same tells whether nothing that people would want to know has changed.
+func (f finding) same(g finding) bool {
+	return f.Cause == g.Cause && f.In == g.In && f.Target == g.Target && f.Detail == g.Detail && f.Harmless == g.Harmless
+}
+
+// ledger is what one list was last seen to hold, by subject.
+type ledger struct {
+	known map[string]finding
+	full  bool // more than maxFindings were offered
+}
+
+func newLedger() *ledger { return &ledger{known: map[string]finding{}} }
+
+// see keeps a finding and tells whether it is news.
+func (l *ledger) see(f finding) bool {
+	old, known := l.known[f.Subject]
+	if known && old.same(f) {
+		return false
+	}
+	if !known && len(l.known) >= maxFindings {
+		l.full = true
+		return false
+	}
+	l.known[f.Subject] = f
+	return true
+}
+
+// replace makes the ledger hold what a list holds now, and returns what came
+// and what went.
+func (l *ledger) replace(list []finding) (came, went []finding) {
+	there := map[string]bool{}
+	l.full = false
+	for _, f := range list {
+		there[f.Subject] = true
+	}
+	for _, subject := range slices.Sorted(maps.Keys(l.known)) {
+		if !there[subject] {
+			went = append(went, l.known[subject])
+			delete(l.known, subject)
+		}
+	}
+	for _, f := range list {
+		if l.see(f) {
+			came = append(came, f)
+		}
+	}
+	return came, went
+}
+
+// all is everything that is known, by subject.
+func (l *ledger) all() []finding {
+	return slices.SortedFunc(maps.Values(l.known), func(a, b finding) int { return cmp.Compare(a.Subject, b.Subject) })
+}

@@ -1,0 +1,105 @@
+package config
+
+import (
+	"testing"
+
+	"waxseal/agent/mirror"
+)
+
+func TestAMirroringFilterIsNamedAndItsEndToo(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.do("tc qdisc add dev r0 clsact; tc filter add dev r0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev r2")
+	o := s.begins("tc mirred mirror")
+	if o.Kind != mirror.Rule || o.In != "r0" || o.Target != "r2" || o.Copy != "r2" || o.Netns != "" || o.Harmless {
+		t.Errorf("observation %+v", o)
+	}
+	if o.Process.PID == 0 || o.Process.Comm != "" && o.Process.Comm != "tc" {
+		t.Errorf("process %+v, want that of tc", o.Process)
+	}
+	l.do("tc filter del dev r0 ingress")
+	s.ends(o)
+}
+
+func TestAMirrorIsFoundWhereverAFilterCanHang(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.do("tc qdisc add dev r0 clsact; tc qdisc add dev r1 ingress; tc qdisc add dev p2 root handle 1: htb; tc class add dev p2 parent 1: classid 1:1 htb rate 1gbit")
+	for name, c := range map[string]struct{ add, in, cause string }{
+		"ingress":    {"dev r0 ingress pref 10 protocol ip u32 match u32 0 0 action mirred egress mirror dev r2", "r0", "tc mirred mirror"},
+		"egress":     {"dev r0 egress pref 11 protocol ip u32 match ip dst 10.77.0.9 action mirred egress redirect dev r1", "r0", "tc mirred redirect"},
+		"to ingress": {"dev r0 ingress pref 12 protocol all u32 match u32 0 0 action mirred ingress mirror dev r1", "r0", "tc mirred mirror"},
+		"old qdisc":  {"dev r1 ingress pref 14 protocol all u32 match u32 0 0 action mirred egress mirror dev r2", "r1", "tc mirred mirror"},
+		"classful":   {"dev p2 parent 1: pref 15 protocol all u32 match u32 0 0 action mirred egress mirror dev r1", "p2", "tc mirred mirror"},
+		"class":      {"dev p2 parent 1:1 pref 16 protocol all u32 match u32 0 0 action mirred egress mirror dev r1", "p2", "tc mirred mirror"},
+		"chain":      {"dev r0 ingress chain 42 pref 17 protocol all u32 match u32 0 0 action mirred egress mirror dev r1", "r0", "tc mirred mirror"},
+	} {
+		l.do("tc filter add %s", c.add)
+		pref := c.add[indexOf(c.add, "pref ")+5:][:2]
+		o := s.wait(name, func(o mirror.Observation) bool {
+			return o.Cause == c.cause && o.In == c.in && containsText(o.Detail, "pref "+pref+" ")
+		})
+		if o.Copy == "" || o.Target == "" {
+			t.Errorf("%s: no target in %+v", name, o)
+		}
+	}
+}
+
+func TestASharedBlockIsToldOfEachDeviceThatUsesIt(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.do("tc qdisc add dev r0 ingress_block 22 ingress; tc qdisc add dev r1 ingress_block 22 ingress")
+	l.do("tc filter add block 22 protocol all u32 match u32 0 0 action mirred egress mirror dev r2")
+	for _, port := range []string{"r0", "r1"} {
+		s.wait(port, func(o mirror.Observation) bool {
+			return o.Cause == "tc mirred mirror" && o.In == port && o.Copy == "r2"
+		})
+	}
+}
+
+func TestAFilterThatWasThereIsBaseline(t *testing.T) {
+	l := newLab(t)
+	l.do("tc qdisc add dev r0 clsact; tc filter add dev r0 egress protocol all u32 match u32 0 0 action mirred egress mirror dev r2")
+	s := l.watch()
+	o := s.wait("the filter", func(o mirror.Observation) bool { return o.Cause == "tc mirred mirror" })
+	if !o.Baseline {
+		t.Errorf("not baseline: %+v", o)
+	}
+}
+
+func TestFiltersThatNeitherCopyNorDivertAreNotTold(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.do("tc qdisc add dev r0 clsact; tc filter add dev r0 ingress protocol all u32 match u32 0 0 flowid 1:1; tc filter add dev r0 egress protocol all u32 match u32 0 0 flowid 1:1")
+	s.settle(l)
+	for _, o := range s.all() {
+		if o.Kind == mirror.Rule && o.Subject != "qdisc/r0/clsact" {
+			t.Errorf("emitted %+v", o)
+		}
+	}
+}
+
+func TestAnActionByItselfIsKnownAndItsChangeIsSeen(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.do("tc actions add action mirred egress mirror dev r1 index 7")
+	if o := s.begins("tc mirred mirror"); !o.Harmless {
+		t.Errorf("an action that no filter runs copies nothing: %+v", o)
+	}
+	l.do("tc qdisc add dev r0 clsact; tc filter add dev r0 ingress protocol all u32 match u32 0 0 action mirred index 7")
+	s.wait("the filter", func(o mirror.Observation) bool { return o.In == "r0" && o.Copy == "r1" && !o.Harmless })
+	l.do("tc actions replace action mirred egress mirror dev r2 index 7")
+	s.wait("its new target", func(o mirror.Observation) bool { return o.In == "r0" && o.Copy == "r2" && !o.Harmless })
+}
+
+func TestRedirectionToAnIFBComesBack(t *testing.T) {
+	l := newLab(t)
+	l.needs("ifb", "ip link add ifb7 type ifb")
+	s := l.watch()
+	l.do("ip link set ifb7 up; tc qdisc add dev r0 clsact; tc filter add dev r0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev ifb7")
+	if o := s.begins("tc mirred redirect"); !o.Harmless {
+		t.Errorf("shaping by way of an ifb is told as a diversion: %+v", o)
+	}
+	l.do("tc qdisc add dev ifb7 clsact; tc filter add dev ifb7 egress protocol all u32 match u32 0 0 action mirred egress mirror dev r2")
+	s.wait("the mirror behind it", func(o mirror.Observation) bool { return o.In == "ifb7" && o.Copy == "r2" && !o.Harmless })
+}
