@@ -1,0 +1,228 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/inventory/socket"
+)
+
+// round is one look at everything that is due.
+type round struct {
+	*Inventory
+	ctx  context.Context
+	now  time.Time
+	slow bool // also at what takes no copies
+
+	seen     map[string][]mirror.Observation // by scope; a scope that could not be read is absent
+	gone     []*space                        // namespaces that are gone: all of their scopes are
+	failures []error
+	found    []*found // what the namespaces hold, until the owners are known
+}
+
+// found is what one namespace holds.
+type found struct {
+	*space
+	packets   []socket.Packet
+	xdp       []socket.XDP
+	queues    []queue
+	endpoints []socket.Endpoint
+	fails     map[string]error // by list
+}
+
+// queue is a listener with the inode of its netlink socket.
+type queue struct {
+	socket.Queue
+	inode uint64
+}
+
+// The lists, as scopes are called.
+const (
+	packetList   = "packet"
+	xdpList      = "xdp"
+	queueList    = "queue"
+	endpointList = "listener"
+	spaceList    = "netns"
+)
+
+// scopes lists what was read, in an order that does not change.
+func (r *round) scopes() []string { return slices.Sorted(maps.Keys(r.seen)) }
+
+// round looks. The caller holds mu.
+func (i *Inventory) round(ctx context.Context, now time.Time, slow bool) (*round, error) {
+	ctx, cancel := context.WithTimeout(ctx, roundWithin)
+	defer cancel()
+	r := &round{Inventory: i, ctx: ctx, now: now, slow: slow, seen: map[string][]mirror.Observation{}}
+	gone, err := i.spaces.look(now, false)
+	if err != nil {
+		return nil, err
+	}
+	r.gone = gone
+	for _, k := range i.spaces.all() {
+		r.visit(k)
+	}
+	r.own()
+	for _, f := range r.found {
+		r.tell(f)
+	}
+	r.tellSpaces()
+	return r, ctx.Err()
+}
+
+// visit reads the lists of one namespace.
+func (r *round) visit(k *space) {
+	f := &found{space: k, fails: map[string]error{}}
+	if r.slow {
+		k.devices = nil // names may have changed
+	}
+	seen, err := r.spaces.visit(k, func() error { r.read(f); return nil })
+	if err != nil {
+		r.fail(k.String(), err)
+	}
+	if seen {
+		r.found = append(r.found, f)
+	}
+}
+
+// read does the reading, on a thread that is in the namespace.
+func (r *round) read(f *found) {
+	if r.packets {
+		f.packets, f.fails[packetList] = socket.Packets(r.ctx, r.config.Limit)
+	} else {
+		f.packets, f.fails[packetList] = socket.PacketTable(r.config.Limit)
+	}
+	if r.xdp {
+		f.xdp, f.fails[xdpList] = socket.XDPs(r.ctx, r.config.Limit)
+	}
+	queues, err := socket.Queues(r.config.Limit)
+	f.fails[queueList] = err
+	for _, q := range queues {
+		inode, _ := socket.InodeOfNetlink(netfilter, q.Port) // 0: the owner is not known
+		f.queues = append(f.queues, queue{q, inode})
+	}
+	if r.slow {
+		f.endpoints, f.fails[endpointList] = socket.Endpoints(r.config.Limit)
+	}
+	for _, p := range f.packets {
+		f.device(r.ctx, p.Index)
+	}
+	for _, x := range f.xdp {
+		f.device(r.ctx, x.Index)
+	}
+}
+
+const netfilter = 12 // NETLINK_NETFILTER
+
+// device makes the name of a device known. One that is gone has its number for
+// a name.
+func (s *space) device(ctx context.Context, index int) {
+	if _, known := s.devices[index]; known || index == 0 {
+		return
+	}
+	d, err := socket.DeviceAt(ctx, index)
+	if err != nil {
+		d = socket.Device{Name: fmt.Sprintf("device %d", index)}
+	}
+	if s.devices == nil {
+		s.devices = map[int]socket.Device{}
+	}
+	s.devices[index] = d
+}
+
+func (s *space) at(index int) *socket.Device {
+	if d, known := s.devices[index]; known {
+		return &d
+	}
+	return nil
+}
+
+// own finds the owners of all sockets of the round.
+func (r *round) own() {
+	var inodes []uint64
+	for _, f := range r.found {
+		for _, p := range f.packets {
+			inodes = append(inodes, uint64(p.Inode))
+		}
+		for _, x := range f.xdp {
+			inodes = append(inodes, uint64(x.Inode))
+		}
+		for _, q := range f.queues {
+			inodes = append(inodes, q.inode)
+		}
+		if !r.slow {
+			f.endpoints = f.space.endpoints
+		}
+		f.space.endpoints = f.endpoints
+		for _, e := range f.endpoints {
+			inodes = append(inodes, e.Inode)
+		}
+	}
+	r.owners.find(r.ctx, r.now, inodes, r.slow, false)
+}
+
+// tell turns what a namespace holds into observations.
+func (r *round) tell(f *found) {
+	r.list(f, packetList, func(add func(mirror.Observation, uint64)) {
+		for _, p := range f.packets {
+			add(describePacket(p, f.at(p.Index)), uint64(p.Inode))
+		}
+	})
+	r.list(f, xdpList, func(add func(mirror.Observation, uint64)) {
+		for _, x := range f.xdp {
+			add(describeXDP(x, f.at(x.Index)), uint64(x.Inode))
+		}
+	})
+	r.list(f, queueList, func(add func(mirror.Observation, uint64)) {
+		for _, q := range f.queues {
+			add(describeQueue(q.Queue), q.inode)
+		}
+	})
+	if r.slow {
+		r.list(f, endpointList, func(add func(mirror.Observation, uint64)) {
+			for _, e := range f.endpoints {
+				add(describeEndpoint(e), e.Inode)
+			}
+		})
+	}
+}
+
+// list makes the observations of one list of one namespace. A list that could
+// not be read says nothing about what is there; one that is too long says what
+// it has.
+func (r *round) list(f *found, name string, each func(add func(mirror.Observation, uint64))) {
+	if err := f.fails[name]; err != nil && !errors.Is(err, socket.ErrTooMany) {
+		r.fail(name+" of "+f.String(), err)
+		return
+	} else if err != nil {
+		r.fail(name+" of "+f.String(), fmt.Errorf("%w: %d", err, r.config.Limit))
+	}
+	scope := f.scope(name)
+	r.seen[scope] = []mirror.Observation{}
+	each(func(o mirror.Observation, inode uint64) {
+		o.Netns = f.name()
+		r.owners.claim(&o, r.owners.sockets[inode])
+		r.seen[scope] = append(r.seen[scope], o)
+	})
+}
+
+func (r *round) fail(what string, err error) {
+	r.failures = append(r.failures, fmt.Errorf("%s: %w", what, err))
+}
+
+// tellSpaces tells the namespaces themselves.
+func (r *round) tellSpaces() {
+	list := []mirror.Observation{}
+	for _, k := range r.spaces.all() {
+		o := mirror.Observation{
+			Kind: mirror.Namespace, Detector: "/proc", Subject: fmt.Sprintf("netns/%d", k.Inode), Cause: "network namespace", Netns: k.name(),
+			Detail: k.String(), Harmless: k.home,
+		}
+		list = append(list, o)
+	}
+	r.seen[spaceList] = list
+}
