@@ -37,7 +37,7 @@ type answer struct {
 // what only seems to be says why it is not.
 func (j *Judge) weigh(m *matter, in *Incident) {
 	a := j.authority(m)
-	m.lively = a.reach > otherScope || slices.ContainsFunc(m.facts, (*fact).passes)
+	m.lively = a.reach > otherScope || slices.ContainsFunc(m.facts, func(f *fact) bool { return f.over || f.passes() > 0 })
 	switch {
 	case a.reach == covered:
 		in.Severity, in.Authorised = Info, a.reference
@@ -51,8 +51,6 @@ func (j *Judge) weigh(m *matter, in *Incident) {
 	if a.why != "" {
 		in.Cause += "; " + a.why
 	}
-	m.worst = worse(m.worst, in.Severity)
-	in.Severity = m.worst
 }
 
 // authority asks all authorised mirrors about a matter.
@@ -98,7 +96,7 @@ func (j *Judge) ask(e authorised.Entry, m *matter, takes []*fact) answer {
 		}
 		shown = shown || s
 	}
-	if m.hurried[e.ID] = m.hurried[e.ID] || j.tooFast(takes, e.MaxRate); m.hurried[e.ID] {
+	if m.root.hurried[e.ID] = m.root.hurried[e.ID] || j.tooFast(takes, e.MaxRate); m.root.hurried[e.ID] {
 		return answer{reach: tooFast, why: fmt.Sprintf("faster than the %d packets a second of %s", e.MaxRate, e.Reference)}
 	}
 	if void := j.allowed.Void(e, j.now); void != "" {
@@ -177,7 +175,7 @@ func (j *Judge) scopeOfTarget(e authorised.Entry, f *fact, m *matter) (shown boo
 		return false, ""
 	case isAddress:
 		return e.AllowsOuter(address), unless(e.AllowsOuter(address), "no copies to "+to)
-	case slices.Contains(e.To, to):
+	case slices.Contains(e.To, to), f.Copy != "" && slices.Contains(e.To, f.Copy):
 		return len(e.Outer) == 0 || j.endsAt(e, m, to), ""
 	case j.ports[to], len(e.Outer) == 0:
 		return false, unless(len(e.To) == 0 && e.Leaves(), "no copies to "+to)

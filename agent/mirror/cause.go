@@ -14,14 +14,20 @@ func (j *Judge) incident(m *matter) Incident {
 		return cmp.Or(a.first.Compare(b.first), strings.Compare(a.key, b.key))
 	})
 	in := Incident{
-		ID: m.id, Time: j.now, Kind: m.root.Kind, State: Ended, Severity: Info,
+		ID: m.id, Time: j.now, Kind: m.root.Kind, State: Open, Severity: Info,
 		Subject: m.root.Subject, Netns: m.root.Netns, In: m.root.In, Copy: m.root.leaves(),
 		First: facts[0].first, Detector: facts[0].Detector,
 	}
-	for _, f := range facts {
-		in.gather(f, j)
+	if m.over(j.now) {
+		in.State = Ended
 	}
-	in.Evidence = slices.Compact(in.Evidence)
+	in.Evidence, in.Count = slices.Clone(m.past.Evidence), m.past.Count
+	if m.past.ID != "" {
+		in.First, in.Detector = m.past.First, m.past.Detector
+	}
+	for _, f := range facts {
+		in.gather(f, m.root, j)
+	}
 	in.Evidence = in.Evidence[:min(len(in.Evidence), maxEvidence)]
 	if seen := proof(facts); seen != nil {
 		in.Kind, in.Inner, in.Outer, in.Encap = seen.Kind, seen.Inner, seen.Outer, seen.Encap
@@ -42,20 +48,22 @@ func (j *Judge) incident(m *matter) Incident {
 }
 
 // gather adds what one fact says.
-func (in *Incident) gather(f *fact, j *Judge) {
+func (in *Incident) gather(f, root *fact, j *Judge) {
 	if f.last.After(in.Last) {
 		in.Last = f.last
 	}
-	if !f.over {
-		in.State = Open
+	if f.copies() || f == root && (f.ofPackets() || f.shelf == self) {
+		in.Count += f.count
 	}
 	if f.copies() {
-		in.Count += f.count
 		_, rate := f.sampled(j.now)
 		in.Rate += rate
 	}
-	in.Severity = worse(in.Severity, j.grave(f))
-	in.Evidence = append(in.Evidence, f.words())
+	f.worst = worse(f.worst, j.grave(f))
+	in.Severity = worse(in.Severity, f.worst)
+	if words := f.words(); !slices.Contains(in.Evidence, words) {
+		in.Evidence = append(in.Evidence, words)
+	}
 }
 
 // copies tells whether a fact counts packets that left more often than they should.
@@ -131,7 +139,13 @@ func (f *fact) title() string {
 		return fmt.Sprintf("%s, %s%s", f.tally(), way(f.In, f.leaves()), f.wrapped())
 	}
 	title := f.Cause
-	if title == "" {
+	switch {
+	case title != "":
+	case f.Kind == Bypass:
+		return "frames of " + f.at() + " passed no hook"
+	case f.Kind == Budget:
+		return "more is sent to " + destination(f.Observation) + " than its budget"
+	default:
 		title = string(f.Kind)
 	}
 	to := f.sendsTo()
@@ -178,7 +192,11 @@ func (f *fact) wrapped() string {
 	if f.Encap == "" {
 		return ""
 	}
-	return fmt.Sprintf(" in %s to %s", f.Encap, f.Outer.Destination)
+	to := f.Outer.Destination.String()
+	if f.many {
+		to = "many addresses"
+	}
+	return fmt.Sprintf(" in %s to %s", f.Encap, to)
 }
 
 // words are a fact as one line of evidence.

@@ -39,6 +39,9 @@ func (f *fact) rank() int {
 func (j *Judge) relate(facts ...*fact) bool {
 	changed := false
 	for _, f := range facts {
+		if f.rank() == 0 {
+			continue
+		}
 		before := f.parent
 		f.parent = nil
 		for _, e := range j.order {
@@ -120,10 +123,7 @@ func when(yes bool, fit int) int {
 // fitBypass relates frames that no hook of ours saw to what can send or take
 // them beside the hooks.
 func (j *Judge) fitBypass(e, f *fact) int {
-	at := f.In
-	if at == "" {
-		at = f.leaves()
-	}
+	at := f.at()
 	if e.Kind != Program && e.Kind != Socket {
 		return -1
 	}
@@ -133,14 +133,26 @@ func (j *Judge) fitBypass(e, f *fact) int {
 	return when(e.Kind == Socket && e.In == "", 0)
 }
 
+// at is the port at which something was seen.
+func (f *fact) at() string {
+	if f.In != "" {
+		return f.In
+	}
+	return f.leaves()
+}
+
 // fitPackets relates copies to what can have made them.
 func (j *Judge) fitPackets(e, f *fact) int {
 	from, to := j.fitFrom(e, f), j.fitTo(e, f)
 	if from < 0 || to < 0 {
 		return -1
 	}
-	if e.Kind == Device && from+to == 0 {
+	switch {
+	case e.Kind == Device && f.Kind == Hub && e.diverts(unlearning):
+	case e.Kind == Device && from+to == 0:
 		return -1 // a device is there for many reasons
+	case e.Kind == Rule && e.diverts(steering) && f.Kind != Misroute:
+		return -1 // it sends elsewhere, and not twice
 	}
 	return 4*to + from
 }
@@ -168,7 +180,7 @@ func (j *Judge) fitTo(e, f *fact) int {
 	address, isAddress := parseAddr(to)
 	switch {
 	case to == "":
-		return when(e.Kind != Device || e.diverts(hub) == (f.Kind == Hub), 0)
+		return when(e.Kind != Device || e.diverts(unlearning) == (f.Kind == Hub), 0)
 	case isAddress && f.Encap != "":
 		return when(address == f.Outer.Destination, 3)
 	case isAddress && destination(f.Observation) != "":
@@ -177,8 +189,10 @@ func (j *Judge) fitTo(e, f *fact) int {
 		return 1 // a next hop shows in no header
 	case j.ports[to]:
 		return when(to == f.leaves() && f.Encap == "", 3)
+	case e.Copy != "" && e.Copy == f.leaves():
+		return 3 // a tunnel, and that is where it leads
 	case f.Encap != "":
-		return 2 // a tunnel
+		return 2
 	}
 	return 1
 }
@@ -187,15 +201,18 @@ func (j *Judge) fitTo(e, f *fact) int {
 func fitSettings(e, f *fact) int {
 	same := func(a, b string) bool { return a != "" && a == b }
 	switch {
+	case f.Kind == Device && (same(e.Target, f.In) || same(e.Target, f.Target) || f.named(e.Target)):
+		return 3
+	case f.Kind == Device && e.Kind == Program && f.diverts(xdp):
+		return when(same(e.In, f.In), 2)
 	case f.Kind == Device:
-		if same(e.Target, f.In) || same(e.Target, f.Target) || f.named(e.Target) {
-			return 3
-		}
-		return when(same(e.In, f.In) || e.Kind == Socket && e.In == "" && f.diverts(promiscuous), 1)
+		return when(f.diverts(promiscuous) && !e.diverts(looking) && (same(e.In, f.In) || e.Kind == Socket && e.In == ""), 1)
 	case f.Process.PID != 0 && f.Process.PID == e.Process.PID && (same(e.In, f.In) || e.In == "" || f.In == ""):
 		return 2
 	case f.Kind == Program && e.Kind == Rule:
-		return when(same(e.In, f.In) && (e.Target == "" || f.Target == ""), 1)
+		return when(same(e.In, f.In) && e.diverts(program), 1)
+	case f.Kind == Socket && e.Kind == Rule:
+		return when(e.diverts(looking) && f.diverts(looking), 1)
 	}
 	return -1
 }

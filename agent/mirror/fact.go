@@ -18,14 +18,17 @@ type fact struct {
 	parent *fact // what explains it; nil: nothing known
 
 	first, last time.Time
-	times       []sight // the latest sights, the earliest first
-	earliest    []sight // the first three
-	count       uint64  // sampled packets, or sights
-	seen        int     // observations
+	ended       time.Time // when it was over
+	times       []sight   // the latest sights, the earliest first
+	earliest    []sight   // the first three
+	count       uint64    // sampled packets, or sights
+	seen        int       // observations
 	over        bool
 	why         string            // why it is over
 	many        bool              // it is of more outer destinations than are told apart
+	worst       Severity          // it never falls
 	strays      map[string]string // by the ID of an authorised mirror: what of the traffic it does not name
+	hurried     map[string]bool   // by the ID of an authorised mirror: it was faster than that allows
 	matter      *matter
 }
 
@@ -67,10 +70,16 @@ func (o Observation) ofPackets() bool {
 	return false
 }
 
-// passes tells that a fact is over when it is not seen again. Everything else
-// lasts until it is gone.
-func (f *fact) passes() bool {
-	return f.ofPackets() || f.Kind == Pressure || f.Kind == Overrun || f.Kind == Frozen
+// passes is how long after its last sight a fact is over; zero: it lasts until
+// it is gone.
+func (f *fact) passes() time.Duration {
+	switch {
+	case f.ofPackets(), f.Kind == Overrun, f.Kind == Frozen:
+		return quietAfter
+	case f.Kind == Pressure:
+		return quietTable
+	}
+	return 0
 }
 
 // maxDestinations is how many outer destinations of copies between two ports
@@ -122,7 +131,7 @@ const maxSights = 256 // in the window of the rate, so that a fast source fills 
 func (f *fact) add(o Observation) bool {
 	if o.Gone {
 		was := f.over
-		f.over, f.why = true, "gone"
+		f.over, f.why, f.ended = true, "gone", o.Time
 		if o.Time.After(f.last) {
 			f.last = o.Time
 		}
@@ -147,13 +156,30 @@ func (f *fact) see(o Observation) {
 	n := max(o.Count, 1)
 	f.count += n
 	s := sight{o.Time, n, float64(n) * float64(max(o.Sample, 1))}
-	f.times = insert(f.times, s)
+	if f.shelf != self || !f.near(o.Time) {
+		f.times = insert(f.times, s)
+	}
 	if len(f.times) > maxSights {
 		f.times = slices.Delete(f.times, 0, len(f.times)-maxSights)
 	}
 	if f.earliest = insert(f.earliest, s); len(f.earliest) > enough {
 		f.earliest = f.earliest[:enough]
 	}
+}
+
+// near tells whether there is a sight in the same second: the watch tells of
+// itself at length, and only for how long matters.
+func (f *fact) near(at time.Time) bool {
+	return slices.ContainsFunc(f.times, func(s sight) bool { return s.at.Truncate(time.Second).Equal(at.Truncate(time.Second)) })
+}
+
+// lasted is how long the sights went on without a pause.
+func (f *fact) lasted() time.Duration {
+	i := len(f.times) - 1
+	for i > 0 && f.times[i].at.Sub(f.times[i-1].at) <= quietAfter {
+		i--
+	}
+	return f.times[len(f.times)-1].at.Sub(f.times[i].at)
 }
 
 func insert(list []sight, s sight) []sight {
@@ -240,3 +266,17 @@ func port(name string) string {
 }
 
 func way(from, to string) string { return fmt.Sprintf("%s → %s", port(from), port(to)) }
+
+// step moves a fact to a clock that was set.
+func (f *fact) step(by time.Duration) {
+	for _, t := range []*time.Time{&f.first, &f.last, &f.ended} {
+		if !t.IsZero() {
+			*t = t.Add(by)
+		}
+	}
+	for _, list := range [][]sight{f.times, f.earliest} {
+		for i := range list {
+			list[i].at = list[i].at.Add(by)
+		}
+	}
+}

@@ -12,6 +12,8 @@ import (
 // How long things count. The reasons are in docs/mirror-judgement.md.
 const (
 	quietAfter  = 30 * time.Second // sights of packets that do not come again are over
+	quietTable  = 10 * time.Minute // a full table that is not told of again is over
+	linger      = 2 * time.Second  // until an incident of which all is gone ends: what it did may be seen late
 	reopenIn    = 10 * time.Second // what comes back so soon is the same incident
 	reportEvery = time.Second      // of an incident of which only the counters change
 	maxOpen     = 1024             // things that are kept of each sort
@@ -34,8 +36,7 @@ type Judge struct {
 	facts   map[string]*fact
 	order   []*fact // the facts, the oldest first
 	kept    map[shelf]int
-	streams map[string]int // facts between two ports, by all but their destination
-	lost    uint64
+	streams map[string]int     // facts between two ports, by all but their destination
 	matters []*matter          // the open ones, the oldest first
 	ended   map[string]*matter // by the key of their root, for as long as they may be opened again
 	ids     int
@@ -81,8 +82,8 @@ func names(list []string) map[string]bool {
 // Observe takes one observation and returns what is to be reported now.
 func (j *Judge) Observe(o Observation) []Incident {
 	j.advance(o.Time)
-	if o.Kind == Tamper && o.Netns != "" {
-		j.near[o.Netns] = true // a port was moved there
+	if o.Kind == Tamper && o.Netns != "" && !j.near[o.Netns] { // a port was moved there
+		return append(j.Near(o.Netns), j.Observe(o)...)
 	}
 	f, fresh := j.fact(o)
 	if f == nil {
@@ -102,10 +103,13 @@ func (j *Judge) Observe(o Observation) []Incident {
 
 // Tick ends what is over, and reports what time alone changes.
 func (j *Judge) Tick(now time.Time) []Incident {
+	if j.now.Sub(now) > stepBack {
+		j.step(now)
+	}
 	j.advance(now)
 	for _, f := range j.order {
-		if !f.over && f.passes() && j.now.Sub(f.last) >= quietAfter {
-			f.over, f.why, f.matter.changed = true, fmt.Sprintf("no evidence for %s", quietAfter), true
+		if span := f.passes(); !f.over && span > 0 && j.now.Sub(f.last) >= span {
+			f.over, f.why, f.ended, f.matter.changed = true, fmt.Sprintf("no evidence for %s", span), j.now, true
 		}
 	}
 	for key, m := range j.ended {
@@ -116,10 +120,35 @@ func (j *Judge) Tick(now time.Time) []Incident {
 	return j.judge(nil, slices.DeleteFunc(slices.Clone(j.matters), func(m *matter) bool { return !m.lively && !m.changed }))
 }
 
+// stepBack and stepOn are by how much a clock is set, rather than going wrong or
+// standing still: routers without a battery begin in 1970.
+const (
+	stepBack = time.Minute
+	stepOn   = 24 * time.Hour
+)
+
 func (j *Judge) advance(now time.Time) {
+	if !j.now.IsZero() && now.Sub(j.now) > stepOn {
+		j.step(now)
+	}
 	if now.After(j.now) {
 		j.now = now
 	}
+}
+
+// step moves all that was seen to a clock that was set.
+func (j *Judge) step(now time.Time) {
+	by := now.Sub(j.now)
+	for _, f := range j.order {
+		f.step(by)
+	}
+	for _, m := range j.matters {
+		m.step(by)
+	}
+	for _, m := range j.ended {
+		m.told.Time = m.told.Time.Add(by)
+	}
+	j.now = now
 }
 
 // fact returns the fact that an observation is about, a new one where there is
@@ -133,10 +162,10 @@ func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
 		return &fact{over: true}, false // never heard of it
 	}
 	s := j.shelfOf(o)
-	if j.kept[s] >= maxOpen {
+	if j.kept[s] >= maxOpen && o.Subject != fullTable {
 		return nil, false
 	}
-	f = &fact{key: key, shelf: s, Observation: o, strays: map[string]string{}}
+	f = &fact{key: key, shelf: s, Observation: o, strays: map[string]string{}, hurried: map[string]bool{}}
 	f.many = o.ofPackets() && strings.HasSuffix(key, "\x00"+toMany)
 	j.facts[key] = f
 	if o.ofPackets() {
@@ -147,12 +176,14 @@ func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
 	return f, true
 }
 
+// fullTable is the subject of what the judge says of itself.
+const fullTable = "judge"
+
 // pressure stands for everything that there was no room for.
 func (j *Judge) pressure(o Observation) []Incident {
-	j.lost++
 	return j.Observe(Observation{
-		Kind: Pressure, Time: o.Time, Detector: "judge", Subject: "judge", Count: 1,
-		Cause: fmt.Sprintf("%d things of one sort are open: more are not kept", maxOpen),
+		Kind: Pressure, Time: o.Time, Detector: "judge", Subject: fullTable, Count: 1,
+		Cause: fmt.Sprintf("table pressure: %d things of one sort are open, and more are not kept", maxOpen),
 	})
 }
 
@@ -170,10 +201,4 @@ func (j *Judge) forget(m *matter) {
 		}
 	}
 	j.order = slices.DeleteFunc(j.order, func(f *fact) bool { return gone[f] })
-	for _, f := range j.order {
-		if gone[f.parent] {
-			f.parent = nil
-			j.relate(f)
-		}
-	}
 }

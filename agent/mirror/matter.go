@@ -15,12 +15,11 @@ type matter struct {
 	root    *fact
 	facts   []*fact
 	opened  time.Time
-	worst   Severity        // it never falls, but where an authorised mirror covers it
-	hurried map[string]bool // by the ID of an authorised mirror: it was faster than that allows
-	changed bool            // it has other facts than when it was judged last
-	lively  bool            // time alone may change it
-	told    Incident        // as it was last reported; zero: never
-	toldAs  string          // what of that people want to know
+	changed bool     // it has other facts than when it was judged last
+	lively  bool     // time alone may change it
+	past    Incident // what was told of it before it was opened again
+	told    Incident // as it was last reported; zero: never
+	toldAs  string   // what of that people want to know
 }
 
 // regroup sorts the facts into matters, and returns those that became part of
@@ -70,15 +69,17 @@ func (j *Judge) heir(root *fact, group []*fact, owners map[*fact]*matter) (*matt
 			known = append(known, m)
 		} else if m := j.ended[f.key]; m != nil && !f.over {
 			delete(j.ended, f.key)
+			m.past = m.told
 			known = append(known, m)
 		}
 	}
 	slices.SortFunc(known, func(a, b *matter) int { return cmp.Compare(a.number, b.number) })
+	known = slices.Compact(known)
 	if len(known) > 0 {
 		return known[0], known[1:]
 	}
 	j.ids++
-	return &matter{id: fmt.Sprintf("%s-%x-%d", root.Kind, j.now.Unix(), j.ids), number: j.ids, opened: j.now, hurried: map[string]bool{}}, nil
+	return &matter{id: fmt.Sprintf("%s-%x-%d", root.Kind, j.now.Unix(), j.ids), number: j.ids, opened: j.now}, nil
 }
 
 // changed lists the matters that have other facts than when they were judged.
@@ -129,4 +130,17 @@ func (j *Judge) close(m *matter) {
 // interesting is what of an incident is worth a line at once when it changes.
 func (in Incident) interesting() string {
 	return fmt.Sprint(in.Kind, in.Severity, in.State, in.Cause, in.In, in.Copy, in.Process, in.Authorised, in.Encap, in.Outer.Destination)
+}
+
+// over tells whether all of a matter is, and has been for a while.
+func (m *matter) over(now time.Time) bool {
+	return !slices.ContainsFunc(m.facts, func(f *fact) bool { return !f.over || now.Sub(f.ended) < linger })
+}
+
+// step moves a matter to a clock that was set.
+func (m *matter) step(by time.Duration) {
+	m.opened = m.opened.Add(by)
+	if m.toldAs != "" {
+		m.told.Time = m.told.Time.Add(by)
+	}
 }

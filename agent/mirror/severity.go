@@ -16,13 +16,16 @@ const (
 // Words by which a source says what a thing does. They are looked for in
 // Observation.Cause, without regard to case.
 var (
-	promiscuous = []string{"promisc", "allmulti"}
-	hub         = []string{"hub", "ageing", "aging", "not learn", "learning off"}
+	promiscuous = []string{"promisc"}
+	hub         = []string{"hub", "ageing", "aging"}                // a whole bridge floods
+	unlearning  = append([]string{"not learn", "learning"}, hub...) // or one of its ports does
 	hidden      = []string{"hidden", "hides"}
-	copying     = []string{"clone", "redirect", "mirror", "cop", "devmap", "xsk"}
-	steering    = []string{"policy rout", "ip rule", "routing rule", "policy rule", "route"}
+	copying     = []string{"clone", "redirect", "mirror", "copies", "copy", "devmap", "xsk"}
+	steering    = []string{"policy", "ip rule", "routing", "route"}
+	xdp         = []string{"xdp"}
+	program     = []string{"bpf"}
 	sampling    = []string{"tc sample"}
-	looking     = []string{"nft log", "nft queue", "nflog", "nfqueue", "iptables log"}
+	looking     = []string{"nft log", "nft queue", "nflog", "ulog", "nfqueue", "netfilter log", "netfilter queue"}
 )
 
 func (o Observation) diverts(words []string) bool {
@@ -46,7 +49,7 @@ func (j *Judge) grave(f *fact) Severity {
 	case Rule:
 		return graveRule(f.Observation)
 	case Socket:
-		return Alarm
+		return level(f.diverts(looking), Notice, Alarm)
 	case Program:
 		return j.graveProgram(f.Observation)
 	case Device:
@@ -54,7 +57,7 @@ func (j *Judge) grave(f *fact) Severity {
 	case Tamper:
 		return Alarm
 	case Pressure, Overrun, Frozen:
-		return level(f.last.Sub(f.first) >= blindAfter, Alarm, Notice)
+		return level(f.lasted() >= blindAfter, Alarm, Notice)
 	case Module:
 		return level(f.diverts(hidden), Alarm, later(f.Observation))
 	}
@@ -87,7 +90,7 @@ func graveRule(o Observation) Severity {
 	switch {
 	case o.diverts(steering):
 		return later(o)
-	case o.diverts(looking):
+	case o.diverts(looking), o.diverts(sampling):
 		return Notice
 	}
 	return Alarm
