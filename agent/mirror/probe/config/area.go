@@ -17,7 +17,8 @@ const (
 	hurryFactor  = 10
 	settle       = 2 * time.Millisecond // changes mostly come several at a time
 	readWithin   = 20 * time.Second
-	readAttempts = 3 // of a list that changes while it is read
+	loadedEvery  = 100 * time.Millisecond // whether the kernel has loaded what it had not
+	readAttempts = 3                      // of a list that changes while it is read
 )
 
 // area is one list of the kernel: it is read as a whole, and compared with what
@@ -32,7 +33,6 @@ type area struct {
 	ended  time.Time // when it was last read
 	took   time.Duration
 	asked  []mirror.Process // who changed it since, as far as it was told
-	failed error            // why the last reading failed
 	told   bool             // that the ledger is full
 }
 
@@ -79,9 +79,11 @@ func (a *area) list(ctx context.Context) (found []finding, complete bool, err er
 	a.took = a.ended.Sub(begin)
 	a.due = a.ended.Add(max(a.every, restFactor*a.took))
 	complete = err == nil
+	if errors.Is(err, errNotLoaded) {
+		complete, a.due = true, a.ended.Add(loadedEvery)
+	}
 	if errors.Is(err, netlink.ErrChanged) {
 		err = nil
 	}
-	a.failed = err
 	return found, complete, err
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -33,11 +34,35 @@ func (w *Watch) namespaces() mirror.Capability {
 	return c
 }
 
-func (s *space) capabilities() []mirror.Capability {
+// announced are the lists whose changes the kernel announces; the others are
+// only read again and again.
+var announced = map[string]string{"devices": "link-notifications", "tc": "tc-notifications", "nftables": "nft-notifications"}
+
+// capabilities says how each list of the namespace is watched.
+func (s *space) capabilities() (all []mirror.Capability) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]mirror.Capability{
-		{Name: "link-notifications", State: mirror.Full, How: "netlink"},
-		{Name: "tc-notifications", State: mirror.Full, How: "netlink"},
-	}, s.covered...)
+	for _, a := range s.areas {
+		c := mirror.Capability{Name: a.name, State: mirror.Full, How: fmt.Sprintf("poll %v", a.every)}
+		if name, ok := announced[a.name]; ok {
+			c.Name, c.How = name, "netlink"
+		}
+		switch err := s.failed[a.name]; {
+		case errors.Is(err, errNotLoaded):
+			c.How, c.Why = fmt.Sprintf("poll %v", a.every), "the kernel has not loaded it; as soon as it has, it is watched"
+		case err != nil:
+			c.State, c.How, c.Why = mirror.None, "", err.Error()
+		case s.full[a.name]:
+			c.State, c.Why = mirror.Partial, fmt.Sprintf("only %d entries are kept", maxFindings)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// note keeps how the reading of a list went.
+func (s *space) note(a *area, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed[a.name], s.full[a.name] = err, a.ledger.full
 }

@@ -24,20 +24,26 @@ type space struct {
 	deep     bool   // found only by looking at everything; guarded by Watch.mu
 	links    linkTable
 	route    *netlink.Conn // rtnetlink requests
+	nft      *nftables     // nil: nftables is not loaded
+	nftArea  *area
+	xt       []*xtables
 
 	files     []interface{ Close() error } // all that is open
 	listeners []*listener
 	areas     []*area
 
-	mu      sync.Mutex // guards what follows
-	over    chan struct{}
-	ended   bool
-	covered []mirror.Capability
+	start func(*listener) // set by run; nil before
+
+	mu     sync.Mutex // guards what follows
+	over   chan struct{}
+	ended  bool
+	failed map[string]error // why a list could not be read, by its name
+	full   map[string]bool  // lists of which not everything is kept
 }
 
 // openSpace listens in a namespace and reads what is there.
 func openSpace(n netns.Namespace, called string, c Config) (*space, error) {
-	s := &space{config: c, netns: n, called: called, baseline: true, over: make(chan struct{})}
+	s := &space{config: c, netns: n, called: called, baseline: true, over: make(chan struct{}), failed: map[string]error{}, full: map[string]bool{}}
 	err := n.Do(s.open)
 	if err == nil {
 		err = s.first()
@@ -57,6 +63,7 @@ func (s *space) first() error {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 		a.ledger.replace(found)
+		s.note(a, err)
 	}
 	return nil
 }
@@ -67,7 +74,21 @@ func (s *space) open() error {
 	if err := s.openRoute(); err != nil {
 		return err
 	}
+	s.nftArea = newArea("nftables", readEvery, s.readNFT)
+	s.xt = newXtables()
+	s.areas = append(s.areas, s.nftArea, newArea("iptables-legacy", xtEvery, s.readXT))
 	return nil
+}
+
+// inside runs f in the namespace, whose own socket leads there.
+func (s *space) inside(f func() error) error { return netns.DoBy(s.route, f) }
+
+// addListener starts a listener, also while the watch runs.
+func (s *space) addListener(l *listener) {
+	s.listeners = append(s.listeners, l)
+	if s.start != nil {
+		s.start(l)
+	}
 }
 
 func (s *space) keep(f interface{ Close() error }) { s.files = append(s.files, f) }
@@ -142,10 +163,11 @@ func (s *space) run(ctx context.Context, emit func(mirror.Observation)) {
 	var running sync.WaitGroup
 	defer s.close()
 	defer running.Wait()
-	defer cancel()
+	defer cancel() // before Wait
 	events := make(chan event, 256)
+	s.start = func(l *listener) { running.Go(func() { l.listen(ctx, events) }) }
 	for _, l := range s.listeners {
-		running.Go(func() { l.listen(ctx, events) })
+		s.start(l)
 	}
 	for _, a := range s.areas {
 		for _, f := range a.ledger.all() {
@@ -211,7 +233,7 @@ func (s *space) read(ctx context.Context, emit func(mirror.Observation)) {
 		by := a.blame()
 		a.asked = nil
 		found, complete, err := a.list(ctx)
-		if err != nil {
+		if s.note(a, err); err != nil && !errors.Is(err, errNotLoaded) {
 			continue // it is in the capabilities; what was known stays
 		}
 		s.compare(ctx, a, found, complete, by, emit)
@@ -231,7 +253,7 @@ func (s *space) compare(ctx context.Context, a *area, found []finding, complete 
 		s.tell(ctx, emit, f, false)
 	}
 	if a.ledger.full && !a.told {
-		emit(s.full(a))
+		emit(s.pressure(a))
 	}
 	a.told = a.ledger.full
 }

@@ -34,7 +34,7 @@ func (s *space) tellAllGone(ctx context.Context, emit func(mirror.Observation)) 
 	}
 }
 
-func (s *space) full(a *area) mirror.Observation {
+func (s *space) pressure(a *area) mirror.Observation {
 	return mirror.Observation{
 		Kind: mirror.Pressure, Time: s.config.Now(), Detector: "config", Netns: s.called, Count: 1,
 		Subject: "config/" + a.name, Cause: "table pressure",

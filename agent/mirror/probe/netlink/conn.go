@@ -88,6 +88,9 @@ func prepare(fd int, groups []uint32) error {
 // Close ends the connection; a waiting Receive returns os.ErrClosed.
 func (c *Conn) Close() error { return c.file.Close() }
 
+// SyscallConn gives the socket itself, for what netlink does not know.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+
 // Strict lets the kernel filter dumps by what their header and attributes say
 // (NETLINK_GET_STRICT_CHK, 4.20). An error means that it will not.
 func (c *Conn) Strict() error { return c.option(unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,23 +57,52 @@ func Current() (Namespace, error) {
 // afterwards. What f opens belongs to the namespace for as long as it is open.
 // It returns an error that is ErrGone where the namespace cannot be entered.
 func (n Namespace) Do(f func() error) error {
+	return onThread(func() error { return n.enter(f) })
+}
+
+// DoBy runs f in the namespace that a socket belongs to, as Do does.
+func DoBy(socket syscall.Conn, f func() error) error {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	fd := -1
+	var failed error
+	// It gives a file of the namespace (net/socket.c, SIOCGSKNS).
+	if err := raw.Control(func(s uintptr) { fd, failed = unix.IoctlRetInt(int(s), unix.SIOCGSKNS) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return fmt.Errorf("namespace of a socket: %w", failed)
+	}
+	defer unix.Close(fd)
+	return onThread(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("namespace of a socket: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends with it.
+func onThread(f func() error) error {
 	result := make(chan error, 1)
-	go n.onThread(result, f)
+	go locked(result, f)
 	return <-result
 }
 
-// onThread locks its goroutine to a thread and never unlocks it: the runtime
+// locked locks its goroutine to a thread and never unlocks it: the runtime
 // ends the thread with the goroutine. The first thread of a process cannot be
 // ended, and /proc/PID/ns/net shows its namespace, so it is not used: while it
 // is held, another goroutine gets another thread.
-func (n Namespace) onThread(result chan<- error, f func() error) {
+func locked(result chan<- error, f func() error) {
 	runtime.LockOSThread()
 	if unix.Gettid() != os.Getpid() {
-		result <- n.enter(f)
+		result <- f()
 		return
 	}
 	done := make(chan error, 1)
-	go n.onThread(done, f)
+	go locked(done, f)
 	err := <-done
 	runtime.UnlockOSThread()
 	result <- err
