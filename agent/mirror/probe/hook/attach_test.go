@@ -61,7 +61,7 @@ func TestHooksSeeBothDirectionsAndLeaveNothing(t *testing.T) {
 		g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: w})
 		l.send(l.packetSocket(l.index("p0")), 5) // comes in by r0
 		l.send(l.packetSocket(r0), 3)            // leaves by r0
-		eventually(t, "counts", func() bool { c, _ := p.count(r0); return c.Received >= 5 && c.Sent >= 3 }, func() any { c, _ := p.count(r0); return c })
+		eventually(t, "counts", func() bool { c, _ := p.count(r0); return c.Received.Packets >= 5 && c.Sent.Packets >= 3 }, func() any { c, _ := p.count(r0); return c })
 		if got := g.Capabilities(); len(got) == 0 || got[0].Name != "hooks/r0" || got[0].State != mirror.Full || got[0].How != string(w) {
 			t.Errorf("capabilities %+v", got)
 		}
@@ -129,7 +129,7 @@ func TestPortsAreHookedWhenTheyAppearAndKeepTheirHookUnderAnotherName(t *testing
 		g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: w, Changed: func(name string, _ uint32, up bool) {
 			changes <- map[bool]string{true: "+", false: "-"}[up] + name
 		}})
-		if got := g.Capabilities(); len(got) != 1 || got[0].State != mirror.None || got[0].Why == "" {
+		if got := g.Capabilities(); len(got) == 0 || got[0].State != mirror.None || got[0].Why == "" {
 			t.Errorf("capabilities without the port: %+v", got)
 		}
 		l.run(g)

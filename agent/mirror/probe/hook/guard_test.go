@@ -45,9 +45,9 @@ func guardedPort(t *testing.T, w Way) guarded {
 	l := newLab(t)
 	port := l.veth("r0", "p0")
 	p := programs(t)
-	g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: w})
+	g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: w, Count: p.count})
 	s, stop := l.run(g)
-	time.Sleep(2 * g.interval) // the first rounds are over: what comes now is no baseline
+	time.Sleep((warmUp + 2) * g.interval) // the first rounds are over: what comes now is no baseline
 	return guarded{l, s, g, port, p, stop}
 }
 
@@ -79,7 +79,7 @@ func (g guarded) restored() {
 		g.send(in, 1)
 		g.send(out, 1)
 		now, _ := g.pair.count(g.port)
-		return now.Received >= before.Received+3 && now.Sent >= before.Sent+3
+		return now.Received.Packets >= before.Received.Packets+3 && now.Sent.Packets >= before.Sent.Packets+3
 	})
 }
 

@@ -60,7 +60,7 @@ type Config struct {
 
 // Count is what the programs have counted on one port since they were loaded.
 type Count struct {
-	Received, Sent uint64 // network packets of the wire: a segmented packet counts as its segments
+	Received, Sent Tally
 }
 
 // Guard holds the hooks.
@@ -127,35 +127,6 @@ func (g *Guard) open() (err error) {
 	}
 	g.way, err = chooseWay(g.config.Way, g.requests)
 	return err
-}
-
-// Capabilities says which ports are hooked, how, and why others are not.
-func (g *Guard) Capabilities() []mirror.Capability {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var all []mirror.Capability
-	named := map[string]bool{}
-	for _, p := range g.sorted() {
-		named[p.name] = true
-		all = append(all, p.capability(g.way))
-	}
-	for _, name := range g.config.Ports {
-		if !named[name] {
-			all = append(all, mirror.Capability{Name: "hooks/" + name, State: mirror.None, Why: g.absence()})
-		}
-	}
-	if len(all) == 0 {
-		all = append(all, mirror.Capability{Name: "hooks", State: mirror.None, Why: g.absence()})
-	}
-	return all
-}
-
-// absence says why a port has no hooks.
-func (g *Guard) absence() string {
-	if g.refused != nil {
-		return g.refused.Error()
-	}
-	return "there is no such port; it is hooked when it appears"
 }
 
 // Close takes everything of ours away. It is called after Run has ended.

@@ -168,7 +168,7 @@ type pair struct {
 func programs(t testing.TB) pair {
 	t.Helper()
 	_ = rlimit.RemoveMemlock()
-	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 4, ValueSize: 8, MaxEntries: 8192})
+	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 4, ValueSize: 16, MaxEntries: 8192})
 	if errors.Is(err, unix.EPERM) {
 		t.Skipf("needs BPF: %v", err)
 	}
@@ -185,7 +185,7 @@ const (
 	skbGSOSegs = 164
 )
 
-// counter adds the segments of each packet to counts[2*ifindex+side].
+// counter adds each packet and its segments to counts[2*ifindex+side], a Tally.
 func counter(t testing.TB, counts *ebpf.Map, s side) *ebpf.Program {
 	t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
@@ -199,17 +199,22 @@ func counter(t testing.TB, counts *ebpf.Map, s side) *ebpf.Program {
 			asm.Add.Imm(asm.R2, int32(s)),
 			asm.StoreMem(asm.RFP, -4, asm.R2, asm.Word),
 			asm.StoreMem(asm.RFP, -16, asm.R7, asm.DWord),
+			asm.Mov.Imm(asm.R6, 1),
+			asm.StoreMem(asm.RFP, -24, asm.R6, asm.DWord),
 			asm.LoadMapPtr(asm.R1, counts.FD()),
 			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
 			asm.FnMapLookupElem.Call(),
 			asm.JEq.Imm(asm.R0, 0, "first"),
 			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
-			asm.Add.Reg(asm.R1, asm.R7),
+			asm.Add.Imm(asm.R1, 1),
 			asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
+			asm.Add.Reg(asm.R1, asm.R7),
+			asm.StoreMem(asm.R0, 8, asm.R1, asm.DWord),
 			asm.Ja.Label("out"),
 			asm.LoadMapPtr(asm.R1, counts.FD()).WithSymbol("first"),
 			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
-			asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, -16),
+			asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, -24),
 			asm.Mov.Imm(asm.R4, 0),
 			asm.FnMapUpdateElem.Call(),
 			asm.Mov.Imm(asm.R0, -1).WithSymbol("out"), // TC_ACT_UNSPEC
@@ -233,15 +238,16 @@ func (p pair) count(port uint32) (Count, error) {
 	return Count{Received: in, Sent: out}, err
 }
 
-func (p pair) seen(port uint32, s side) (uint64, error) {
-	var each []uint64
+func (p pair) seen(port uint32, s side) (Tally, error) {
+	var each []Tally
 	err := p.counts.Lookup(2*port+uint32(s), &each)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, nil
+		return Tally{}, nil
 	}
-	var sum uint64
+	var sum Tally
 	for _, n := range each {
-		sum += n
+		sum.Packets += n.Packets
+		sum.Segments += n.Segments
 	}
 	return sum, err
 }

@@ -4,24 +4,24 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
-
-	"waxseal/agent/mirror"
 )
 
 // port is a device that is, or should be, hooked.
 type port struct {
 	index uint32
 	name  string
-	kind  string
 	seats [2]seat // by side
 	xdp   xdp     // what was last seen in front
 	seen  bool    // a round has looked at it
+
+	ledgers  [2]ledger // by direction
+	uncount  error     // why the counters cannot be compared
+	bypassed [2]bypass // by direction
 }
 
 // seat is our place on one side of a port.
@@ -91,7 +91,7 @@ func (g *Guard) meet(d device) *port {
 	if !g.wants(d) {
 		return nil
 	}
-	p := &port{index: d.index, name: d.name, kind: d.kind}
+	p := &port{index: d.index, name: d.name}
 	g.ports[d.index] = p
 	g.config.Changed(p.name, p.index, true)
 	return p
@@ -150,31 +150,4 @@ func (g *Guard) sorted() []*port {
 
 func sortedDevices(all map[uint32]device) []device {
 	return slices.SortedFunc(maps.Values(all), func(a, b device) int { return cmp.Compare(a.index, b.index) })
-}
-
-// capability says how far the port is watched.
-func (p *port) capability(w way) mirror.Capability {
-	c := mirror.Capability{Name: "hooks/" + p.name, State: mirror.Full, How: string(w.name())}
-	var why error
-	held := 0
-	for _, s := range sides {
-		if p.seats[s].hold != nil {
-			held++
-		} else if p.seats[s].why != nil {
-			why = errors.Join(why, fmt.Errorf("%s: %w", s, p.seats[s].why))
-		}
-	}
-	switch {
-	case held == len(sides):
-	case held > 0:
-		c.State = mirror.Partial
-	default:
-		c.State, c.How = mirror.None, ""
-	}
-	if why != nil {
-		c.Why = why.Error()
-	} else if held == 1 {
-		c.Why = "one side only"
-	}
-	return c
 }

@@ -39,9 +39,11 @@ func (g *Guard) round(ctx context.Context) {
 }
 
 func (g *Guard) guardPort(ctx context.Context, p *port, now time.Time) {
+	before := g.count(p)
 	d, err := deviceNow(ctx, g.requests, p.index)
 	if err == nil {
 		g.guardXDP(p, d.xdp)
+		g.guardCounters(p, d, before, g.count(p), now)
 	}
 	for _, s := range sides {
 		if g.ports[p.index] == p {
