@@ -40,7 +40,7 @@ func (j *Judge) elsewhere(o Observation) bool { return o.Netns != "" && !j.near[
 // grave says how much one fact matters by itself.
 func (j *Judge) grave(f *fact) Severity {
 	switch {
-	case f.Harmless, j.elsewhere(f.Observation) && !f.ofPackets() && f.Kind != Tamper:
+	case f.Harmless, j.elsewhere(f.Observation) && !f.ofPackets() && f.Kind != Tamper && f.Kind != Namespace:
 		return Info
 	case f.ofPackets():
 		return f.graveOfPackets()

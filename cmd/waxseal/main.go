@@ -76,7 +76,7 @@ type usageError struct {
 
 func (a *app) command() *cobra.Command {
 	root := a.group("waxseal", "Firmware integrity for routers: enroll them, challenge them, judge what they booted",
-		a.factory(), a.manifest(), a.owner(), a.enroll(), a.attest(), a.evidence(), a.refs(), a.delivery(), a.version())
+		a.factory(), a.manifest(), a.owner(), a.enroll(), a.attest(), a.evidence(), a.refs(), a.delivery(), a.mirror(), a.version())
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

@@ -26,7 +26,7 @@ func Open(file []byte, trust Approvers, serial string) (Set, error) {
 		return Set{}, fmt.Errorf("%w: by %q, need %d", ErrUnsigned, s.signers, trust.Approvals)
 	}
 	for _, e := range s.list.Entries {
-		if e.isFor(serial) {
+		if e.IsFor(serial) {
 			s.entries = append(s.entries, e)
 		}
 	}

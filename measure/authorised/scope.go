@@ -72,7 +72,8 @@ func (e Entry) Names(mechanism string) bool {
 // Leaves tells whether copies may leave the router at all.
 func (e Entry) Leaves() bool { return len(e.To)+len(e.Outer) > 0 }
 
-func (e Entry) isFor(serial string) bool {
+// IsFor tells whether an entry concerns the router of a serial number.
+func (e Entry) IsFor(serial string) bool {
 	return slices.Contains(e.Devices, everything) || serial != "" && slices.Contains(e.Devices, serial)
 }
 
