@@ -138,7 +138,7 @@ func (j *Judge) scope(e authorised.Entry, f *fact, m *matter) (shown bool, outsi
 }
 
 // stays tells that what a fact takes goes to a process of this machine.
-func (f *fact) stays() bool { return f.Kind == Socket || f.diverts(looking) || f.diverts(sampling) }
+func (f *fact) stays() bool { return f.Kind == Socket || f.does(looking) || f.does(sampling) }
 
 func (j *Judge) scopeOfPackets(e authorised.Entry, f *fact, m *matter) (shown bool, outside string) {
 	switch out := f.leaves(); {

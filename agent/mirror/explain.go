@@ -148,10 +148,10 @@ func (j *Judge) fitPackets(e, f *fact) int {
 		return -1
 	}
 	switch {
-	case e.Kind == Device && f.Kind == Hub && e.diverts(unlearning):
+	case e.Kind == Device && f.Kind == Hub && e.does(unlearning):
 	case e.Kind == Device && from+to == 0:
 		return -1 // a device is there for many reasons
-	case e.Kind == Rule && e.diverts(steering) && f.Kind != Misroute:
+	case e.Kind == Rule && e.does(steering) && f.Kind != Misroute:
 		return -1 // it sends elsewhere, and not twice
 	}
 	return 4*to + from
@@ -180,7 +180,7 @@ func (j *Judge) fitTo(e, f *fact) int {
 	address, isAddress := parseAddr(to)
 	switch {
 	case to == "":
-		return when(e.Kind != Device || e.diverts(unlearning) == (f.Kind == Hub), 0)
+		return when(e.Kind != Device || e.does(unlearning) == (f.Kind == Hub), 0)
 	case isAddress && f.Encap != "":
 		return when(address == f.Outer.Destination, 3)
 	case isAddress && destination(f.Observation) != "":
@@ -203,16 +203,16 @@ func fitSettings(e, f *fact) int {
 	switch {
 	case f.Kind == Device && (same(e.Target, f.In) || same(e.Target, f.Target) || f.named(e.Target)):
 		return 3
-	case f.Kind == Device && e.Kind == Program && f.diverts(xdp):
+	case f.Kind == Device && e.Kind == Program && f.does(xdp):
 		return when(same(e.In, f.In), 2)
 	case f.Kind == Device:
-		return when(f.diverts(promiscuous) && !e.diverts(looking) && (same(e.In, f.In) || e.Kind == Socket && e.In == ""), 1)
+		return when(f.does(promiscuous) && !e.does(looking) && (same(e.In, f.In) || e.Kind == Socket && e.In == ""), 1)
 	case f.Process.PID != 0 && f.Process.PID == e.Process.PID && (same(e.In, f.In) || e.In == "" || f.In == ""):
 		return 2
 	case f.Kind == Program && e.Kind == Rule:
-		return when(same(e.In, f.In) && e.diverts(program), 1)
+		return when(same(e.In, f.In) && e.does(program), 1)
 	case f.Kind == Socket && e.Kind == Rule:
-		return when(e.diverts(looking) && f.diverts(looking), 1)
+		return when(e.does(looking) && f.does(looking), 1)
 	}
 	return -1
 }

@@ -147,7 +147,6 @@ func (f *fact) add(o Observation) bool {
 		f.last = o.Time
 	}
 	f.over, f.why = false, ""
-	f.seen++
 	f.see(o)
 	return true
 }

@@ -21,14 +21,14 @@ var (
 	unlearning  = append([]string{"not learn", "learning"}, hub...) // or one of its ports does
 	hidden      = []string{"hidden", "hides"}
 	copying     = []string{"clone", "redirect", "mirror", "copies", "copy", "devmap", "xsk"}
-	steering    = []string{"policy", "ip rule", "routing", "route"}
+	steering    = []string{"policy", "ip rule", "routing", "route", "neighbour proxy"}
 	xdp         = []string{"xdp"}
 	program     = []string{"bpf"}
 	sampling    = []string{"tc sample"}
 	looking     = []string{"nft log", "nft queue", "nflog", "ulog", "nfqueue", "netfilter log", "netfilter queue"}
 )
 
-func (o Observation) diverts(words []string) bool {
+func (o Observation) does(words []string) bool {
 	cause := strings.ToLower(o.Cause)
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(cause, w) })
 }
@@ -49,7 +49,7 @@ func (j *Judge) grave(f *fact) Severity {
 	case Rule:
 		return graveRule(f.Observation)
 	case Socket:
-		return level(f.diverts(looking), Notice, Alarm)
+		return level(f.does(looking), Notice, Alarm)
 	case Program:
 		return j.graveProgram(f.Observation)
 	case Device:
@@ -59,7 +59,7 @@ func (j *Judge) grave(f *fact) Severity {
 	case Pressure, Overrun, Frozen:
 		return level(f.lasted() >= blindAfter, Alarm, Notice)
 	case Module:
-		return level(f.diverts(hidden), Alarm, later(f.Observation))
+		return level(f.does(hidden), Alarm, later(f.Observation))
 	}
 	return later(f.Observation)
 }
@@ -76,10 +76,8 @@ func later(o Observation) Severity { return level(o.Baseline, Info, Notice) }
 
 func (f *fact) graveOfPackets() Severity {
 	switch f.Kind {
-	case Duplicate, Inside, Hub:
+	case Duplicate, Inside, Hub, Bypass:
 		return level(f.most(within) >= enough, Alarm, Notice)
-	case Bypass:
-		return level(f.seen >= enough && f.most(within) >= enough, Alarm, Notice)
 	case Flood:
 		return Info
 	}
@@ -88,9 +86,9 @@ func (f *fact) graveOfPackets() Severity {
 
 func graveRule(o Observation) Severity {
 	switch {
-	case o.diverts(steering):
+	case o.does(steering):
 		return later(o)
-	case o.diverts(looking), o.diverts(sampling):
+	case o.does(looking), o.does(sampling):
 		return Notice
 	}
 	return Alarm
@@ -99,7 +97,7 @@ func graveRule(o Observation) Severity {
 func (j *Judge) graveProgram(o Observation) Severity {
 	attached := j.ports[o.In] || j.ports[o.Out]
 	switch {
-	case o.diverts(copying) && (attached || o.In+o.Out != ""):
+	case o.does(copying) && (attached || o.In+o.Out != ""):
 		return Alarm
 	case attached:
 		return Notice
@@ -109,9 +107,9 @@ func (j *Judge) graveProgram(o Observation) Severity {
 
 func (j *Judge) graveDevice(o Observation) Severity {
 	switch {
-	case o.diverts(hub):
+	case o.does(hub):
 		return Alarm
-	case o.diverts(promiscuous):
+	case o.does(promiscuous):
 		return level(j.ports[o.In] || o.In == "", Notice, Info)
 	}
 	return later(o)
