@@ -148,8 +148,23 @@ func (l *lab) index(name string) uint32 {
 	return 0
 }
 
+// rename gives a device another name, while it is up where the kernel allows
+// that (since Linux 6.2).
 func (l *lab) rename(index uint32, name string) error {
-	return l.try(unix.RTM_NEWLINK, 0, netlink.AppendString(linkHeader(index), unix.IFLA_IFNAME, name))
+	named := netlink.AppendString(linkHeader(index), unix.IFLA_IFNAME, name)
+	err := l.try(unix.RTM_NEWLINK, 0, named)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return errors.Join(l.up(index, 0), l.try(unix.RTM_NEWLINK, 0, named), l.up(index, unix.IFF_UP))
+}
+
+// up brings a device up, or down with 0.
+func (l *lab) up(index, flags uint32) error {
+	header := linkHeader(index)
+	binary.NativeEndian.PutUint32(header[8:], flags)        // ifi_flags
+	binary.NativeEndian.PutUint32(header[12:], unix.IFF_UP) // ifi_change
+	return l.try(unix.RTM_NEWLINK, 0, header)
 }
 
 func (l *lab) remove(index uint32) error { return l.try(unix.RTM_DELLINK, 0, linkHeader(index)) }
@@ -329,6 +344,9 @@ func (l *lab) open(c Config) *Guard {
 	g, err := Open(c)
 	l.must("open", err)
 	l.t.Cleanup(func() { g.Close() })
+	if errors.Is(g.refused, ebpf.ErrNotSupported) && c.Way == TCX {
+		l.t.Skip("needs a kernel with TCX (6.6)")
+	}
 	if g.refused != nil {
 		l.t.Fatalf("refused: %v", g.refused)
 	}

@@ -63,7 +63,7 @@ func TestANamedNamespaceIsFoundAndEntered(t *testing.T) {
 		return err
 	})
 	after, _ := Current()
-	if err != nil || after != before {
+	if err != nil || after.Inode != before.Inode {
 		t.Errorf("error %v; the test was in %v and is in %v", err, before, after)
 	}
 	if leader, _ := inodeOfLink("/proc/self/ns/net"); leader == list[i].Inode {
