@@ -36,7 +36,8 @@ func (w *Watch) namespaces() mirror.Capability {
 
 // announced are the lists whose changes the kernel announces; the others are
 // only read again and again.
-var announced = map[string]string{"devices": "link-notifications", "tc": "tc-notifications", "nftables": "nft-notifications"}
+var announced = map[string]string{"devices": "link-notifications", "tc": "tc-notifications", "nftables": "nft-notifications",
+	"rules": "rule-notifications", "routes": "route-notifications", "ipsec": "ipsec-notifications"}
 
 // capabilities says how each list of the namespace is watched.
 func (s *space) capabilities() (all []mirror.Capability) {

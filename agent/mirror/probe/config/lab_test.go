@@ -58,7 +58,10 @@ func (l *lab) host(command ...string) string {
 // do runs a command in the router. Words in single quotes are one.
 func (l *lab) do(format string, args ...any) string {
 	l.t.Helper()
-	return l.host("ip", "netns", "exec", l.name, "sh", "-c", fmt.Sprintf(format, args...))
+	if len(args) > 0 {
+		format = fmt.Sprintf(format, args...)
+	}
+	return l.host("ip", "netns", "exec", l.name, "sh", "-c", format)
 }
 
 // needs skips the test where the kernel or the machine cannot do it.
@@ -181,6 +184,16 @@ func (s *seen) nothing() {
 	s.t.Helper()
 	for _, o := range s.all() {
 		if !o.Harmless && !o.Baseline {
+			s.t.Errorf("emitted %+v", o)
+		}
+	}
+}
+
+// noRule checks that no rule was told as one that copies or diverts.
+func (s *seen) noRule() {
+	s.t.Helper()
+	for _, o := range s.all() {
+		if o.Kind == mirror.Rule && !o.Harmless {
 			s.t.Errorf("emitted %+v", o)
 		}
 	}

@@ -18,11 +18,12 @@ type finding struct {
 	mirror.Observation
 	device int32      // index of the device that it copies to; 0: none
 	to     netip.Addr // address that it copies to; zero: none
+	loose  bool       // the detail is an example: another one is no news
 }
 
 // same tells whether nothing that people would want to know has changed.
 func (f finding) same(g finding) bool {
-	return f.Cause == g.Cause && f.In == g.In && f.Target == g.Target && f.Detail == g.Detail && f.Harmless == g.Harmless
+	return f.Cause == g.Cause && f.In == g.In && f.Target == g.Target && f.Harmless == g.Harmless && (f.loose || f.Detail == g.Detail)
 }
 
 // ledger is what one list was last seen to hold, by subject.

@@ -2,8 +2,6 @@ package config
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -92,33 +90,4 @@ func (s *space) readLinks(ctx context.Context) (map[int32]link, error) {
 		return err
 	})
 	return all, err
-}
-
-func deviceBody(size int, at int, index int32) []byte {
-	b := make([]byte, size)
-	binary.NativeEndian.PutUint32(b[at:], uint32(index))
-	return b
-}
-
-// openRoute opens what is told and asked over rtnetlink.
-func (s *space) openRoute() (err error) {
-	if s.route, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
-		return err
-	}
-	s.keep(s.route)
-	push, err := netlink.Dial(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC)
-	if err != nil {
-		return fmt.Errorf("notifications of devices and tc: %w", err)
-	}
-	s.keep(push)
-	if err := push.Room(roomForEvents); err != nil {
-		return fmt.Errorf("notifications of devices and tc: %w", err)
-	}
-	devices := newArea("devices", readEvery, s.readDevices)
-	tc := newArea("tc", readEvery, s.readTC)
-	s.areas = append(s.areas, devices, tc)
-	s.listeners = append(s.listeners, &listener{name: "rtnetlink", conn: push, digest: func(m netlink.Message) []event {
-		return s.digestRoute(m, devices, tc)
-	}})
-	return nil
 }

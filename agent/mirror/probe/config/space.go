@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/netlink"
 	"waxseal/agent/mirror/probe/netns"
@@ -27,6 +29,10 @@ type space struct {
 	nft      *nftables     // nil: nftables is not loaded
 	nftArea  *area
 	xt       []*xtables
+	wg       wireguard
+	ipsec    *netlink.Conn // nil: not loaded
+
+	ipsecArea *area
 
 	files     []interface{ Close() error } // all that is open
 	listeners []*listener
@@ -70,14 +76,20 @@ func (s *space) first() error {
 
 // open opens everything in the calling thread's namespace. Only devices and tc
 // must be there; the rest is a matter of what the kernel has.
-func (s *space) open() error {
+func (s *space) open() (err error) {
 	if err := s.openRoute(); err != nil {
 		return err
 	}
 	s.nftArea = newArea("nftables", readEvery, s.readNFT)
 	s.xt = newXtables()
-	s.areas = append(s.areas, s.nftArea, newArea("iptables-legacy", xtEvery, s.readXT))
-	return nil
+	s.ipsecArea = newArea("ipsec", readEvery, s.readIPsec)
+	s.areas = append(s.areas, s.nftArea, newArea("iptables-legacy", xtEvery, s.readXT),
+		newArea("neighbours", readEvery, s.readNeighbours), newArea("wireguard", readEvery, s.readWireGuard), s.ipsecArea)
+	s.wg.conn, err = netlink.Dial(unix.NETLINK_GENERIC)
+	if err == nil {
+		s.keep(s.wg.conn)
+	}
+	return err
 }
 
 // inside runs f in the namespace, whose own socket leads there.
