@@ -132,7 +132,7 @@ func TestAnOverrunIsMadeUpFor(t *testing.T) {
 		}
 	}
 	s := run(t, w)
-	l.do("for i in $(seq 300); do echo link add wxb$i type bridge; done | ip -batch -; " + mirrorR0 + "; for i in $(seq 300); do echo link del wxb$i; done | ip -batch -")
+	l.do("for i in $(seq 80); do echo link add wxb$i type bridge; done | ip -batch -; " + mirrorR0 + "; for i in $(seq 80); do echo link del wxb$i; done | ip -batch -")
 	s.begins("tc mirred mirror")
 	l.do("tc filter del dev r0 ingress")
 	s.wait("its end", func(o mirror.Observation) bool { return o.Cause == "tc mirred mirror" && o.Gone })
