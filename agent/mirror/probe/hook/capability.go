@@ -25,7 +25,25 @@ func (g *Guard) Capabilities() []mirror.Capability {
 	if len(all) == 0 {
 		all = append(all, mirror.Capability{Name: "hooks", State: mirror.None, Why: g.absence()})
 	}
-	return append(all, g.guarding())
+	all = append(all, g.guarding())
+	if g.config.PinDir != "" {
+		all = append(all, g.surviving())
+	}
+	return all
+}
+
+// surviving says whether the hooks and the heartbeat outlive the process.
+func (g *Guard) surviving() mirror.Capability {
+	c := mirror.Capability{Name: "pins", State: mirror.Full, How: "bpffs"}
+	switch {
+	case g.refused != nil:
+		c.State, c.Why = mirror.None, g.refused.Error()
+	case g.pins.why != nil:
+		c.State, c.Why = mirror.None, g.pins.why.Error()
+	case g.dead != nil:
+		c.State, c.Why = mirror.Partial, g.dead.Error()
+	}
+	return c
 }
 
 // countersOf says whether the port's own counters are compared with ours.

@@ -73,12 +73,16 @@ type Guard struct {
 
 	mu       sync.Mutex
 	way      way              // under mu, as all below
-	refused  error            // why nothing at all can be hooked
+	refused  error            // why nothing at all can be hooked; set by Open
 	ports    map[uint32]*port // by index
 	conduits map[uint32]bool  // devices that carry the frames of a switch chip's ports
 	told     []mirror.Observation
-	missed   bool      // notifications were lost
-	listed   time.Time // when the devices were last listed because of that
+	pins     *pins      // nil: none are wanted
+	heart    *heartbeat // nil: there is nothing to pin it in
+	dead     error      // why the heartbeat cannot be written
+	last     time.Time  // the end of the last round
+	missed   bool       // notifications were lost
+	listed   time.Time  // when the devices were last listed because of that
 	closed   bool
 }
 
@@ -103,6 +107,7 @@ func Open(c Config) (*Guard, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.refused = g.resync(context.Background())
+	g.pins.sweep(func(port uint32) bool { return g.ports[port] != nil })
 	return g, nil
 }
 
@@ -125,18 +130,33 @@ func (g *Guard) open() (err error) {
 	if g.requests, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
-	g.way, err = chooseWay(g.config.Way, g.requests)
+	g.openHeart()
+	g.way, err = g.chooseWay()
 	return err
 }
 
+// openHeart prepares what outlives the process.
+func (g *Guard) openHeart() {
+	g.pins = openPins(g.config.PinDir)
+	if !g.pins.usable() {
+		return
+	}
+	if last, err := LastBeat(g.config.PinDir); err == nil {
+		if o, ok := orphaned(last, monotonic()); ok {
+			g.say(o)
+		}
+	}
+	g.heart, g.dead = openHeartbeat(g.config.PinDir)
+}
+
 // Close takes everything of ours away. It is called after Run has ended.
-func (g *Guard) Close() error { return g.end(hold.release) }
+func (g *Guard) Close() error { return g.end(hold.release, true) }
 
 // Leave ends the guard and leaves on the ports what can outlive the process:
 // pinned links, and filters.
-func (g *Guard) Leave() error { return g.end(hold.leave) }
+func (g *Guard) Leave() error { return g.end(hold.leave, false) }
 
-func (g *Guard) end(each func(hold) error) error {
+func (g *Guard) end(each func(hold) error, last bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -155,6 +175,7 @@ func (g *Guard) end(each func(hold) error) error {
 		g.config.Changed(p.name, p.index, false)
 	}
 	clear(g.ports)
+	failed = append(failed, g.heart.close(last))
 	for _, c := range []*netlink.Conn{g.requests, g.events} {
 		if c != nil {
 			failed = append(failed, c.Close())
@@ -168,18 +189,18 @@ func (g *Guard) end(each func(hold) error) error {
 
 // chooseWay finds out by trying: the attach of a program to no device is
 // refused in different words by a kernel that has TCX.
-func chooseWay(want Way, c *netlink.Conn) (way, error) {
-	if want == Clsact {
-		return newClsact(c), nil
+func (g *Guard) chooseWay() (way, error) {
+	if g.config.Way == Clsact {
+		return newClsact(g.requests), nil
 	}
 	err := tcxWorks()
 	switch {
 	case err == nil:
-		return tcx{}, nil
-	case want == TCX:
+		return tcx{g.pins}, nil
+	case g.config.Way == TCX:
 		return nil, fmt.Errorf("tcx: %w", err)
 	case errors.Is(err, ebpf.ErrNotSupported):
-		return newClsact(c), nil
+		return newClsact(g.requests), nil
 	}
 	return nil, fmt.Errorf("tcx: %w", err)
 }

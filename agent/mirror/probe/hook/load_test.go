@@ -2,9 +2,12 @@ package hook
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,11 +19,17 @@ import (
 // start runs a program in the namespace; it ends with the test.
 func (l *lab) start(name string, args ...string) *exec.Cmd {
 	l.t.Helper()
+	return l.startWith(io.Discard, name, args...)
+}
+
+func (l *lab) startWith(out io.Writer, name string, args ...string) *exec.Cmd {
+	l.t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
 		l.t.Skipf("needs %s", name)
 	}
 	cmd := exec.Command(path, args...)
+	cmd.Stdout = out
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the child inherits the namespace of the thread, which ends
@@ -33,6 +42,24 @@ func (l *lab) start(name string, args ...string) *exec.Cmd {
 	l.must(name, <-started)
 	l.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd
+}
+
+// output is what a program has said so far.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func (l *lab) do(name string, args ...string) {

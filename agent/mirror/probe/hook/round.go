@@ -36,6 +36,12 @@ func (g *Guard) round(ctx context.Context) {
 	for _, p := range g.sorted() {
 		g.guardPort(ctx, p, now)
 	}
+	g.dead = g.heart.beat()
+	ended := time.Now()
+	if o, ok := silence(g.last, now, ended, g.interval); ok {
+		g.say(o)
+	}
+	g.last = ended
 }
 
 func (g *Guard) guardPort(ctx context.Context, p *port, now time.Time) {
@@ -75,6 +81,9 @@ func (g *Guard) guardSeat(p *port, s side, now time.Time) {
 			g.trouble(p, s, mirror.Observation{Cause: view.lost}, now)
 		}
 	default:
+		if view.unpinned {
+			g.say(p.seatTamper(s, mirror.Observation{Cause: "the pin of the hook was removed", Detail: "without it the hook goes with this process"}))
+		}
 		if o, strangers := g.strangers(s, seat, view.before); strangers {
 			g.trouble(p, s, o, now)
 		} else {

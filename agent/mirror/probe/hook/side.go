@@ -53,6 +53,8 @@ type sight struct {
 	ours   bool       // our program is there, as we put it
 	lost   string     // otherwise: what happened to it
 	before []intruder // what stands in front of it
+
+	unpinned bool // its pin was taken away, and made again
 }
 
 // intruder is something that sees packets before we do.

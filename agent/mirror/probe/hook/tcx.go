@@ -12,7 +12,9 @@ import (
 )
 
 // tcx puts programs on ports as BPF links (kernel 6.6 and later).
-type tcx struct{}
+type tcx struct {
+	pins *pins
+}
 
 func (tcx) name() Way { return TCX }
 
@@ -20,7 +22,11 @@ func (tcx) forget(uint32) {}
 
 var tcxTypes = [...]ebpf.AttachType{ingress: ebpf.AttachTCXIngress, egress: ebpf.AttachTCXEgress}
 
-func (tcx) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
+func (w tcx) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
+	if h := w.pins.adopt(port, s, p); h != nil {
+		h.pins = w.pins
+		return h, nil
+	}
 	l, err := link.AttachTCX(link.TCXOptions{
 		Interface: int(port),
 		Program:   p,
@@ -35,7 +41,13 @@ func (tcx) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
 	case err != nil:
 		return nil, err
 	}
-	return holdTCX(l, port, s)
+	h, err := holdTCX(l, port, s)
+	if err != nil {
+		return nil, err
+	}
+	h.pins = w.pins
+	w.pins.pin(h)
+	return h, nil
 }
 
 // again must let go first: the kernel does not take the same program twice on
@@ -83,6 +95,8 @@ type tcxHold struct {
 	program ebpf.ProgramID
 	port    uint32
 	side    side
+	pins    *pins
+	pinned  string // path; empty: it is not
 }
 
 func queryTCX(port uint32, s side) (*link.QueryResult, error) {
@@ -108,7 +122,7 @@ func (h *tcxHold) look() (sight, error) {
 		case p.ID != h.program:
 			return sight{lost: fmt.Sprintf("the program of the tcx link was replaced by program %d", p.ID)}, nil
 		default:
-			return sight{ours: true, before: before}, nil
+			return sight{ours: true, before: before, unpinned: h.pins.keep(h)}, nil
 		}
 	}
 	return sight{lost: "the tcx link was detached"}, nil
