@@ -68,7 +68,7 @@ func TestWhatXDPSendsToAnotherPortIsFound(t *testing.T) {
 	p := programs(t)
 	g := l.open(Config{Ports: []string{"r0", "r1"}, Ingress: p.in, Egress: p.out, Count: p.count})
 	s, _ := l.run(g)
-	time.Sleep((warmUp + 2) * g.interval)
+	l.warm(g)
 	redirect, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "wxh_redirect", Type: ebpf.XDP, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R1, int32(r1)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return()},

@@ -307,6 +307,12 @@ func (s *sink) taken() []mirror.Observation {
 	return slices.Clone(s.all)
 }
 
+// wrong is what was said of the ports. A machine that is busy with other tests
+// may keep a guard waiting: that it says so is not what these tests are about.
+func (s *sink) wrong() []mirror.Observation {
+	return slices.DeleteFunc(s.taken(), func(o mirror.Observation) bool { return o.Kind == mirror.Frozen })
+}
+
 // find waits for an observation whose cause contains what.
 func (s *sink) find(t *testing.T, kind mirror.Kind, what string) mirror.Observation {
 	t.Helper()
