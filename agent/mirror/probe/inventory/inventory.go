@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/inventory/holder"
+	"waxseal/agent/mirror/probe/inventory/program"
 	"waxseal/agent/mirror/probe/inventory/socket"
 )
 
@@ -51,6 +53,7 @@ type Inventory struct {
 	owners  owners
 	packets bool // packet_diag is there
 	xdp     bool // xdp_diag is there
+	bpf     programs
 }
 
 // Open finds out what this kernel lets be seen. It must be called in the
@@ -71,7 +74,9 @@ func Open(config Config) (*Inventory, error) {
 	}
 	i := &Inventory{
 		config: config, wake: make(chan struct{}, 1), spaces: spaces,
-		owners: owners{root: "/proc", self: os.Getpid(), sockets: map[uint64]owner{}},
+		owners: owners{root: "/proc", self: os.Getpid(), sockets: map[uint64]owner{}, held: &holder.Held{}, names: map[int]mirror.Process{}},
+		bpf: programs{limit: min(config.Limit, maxPrograms), known: map[uint32]program.Program{}, links: map[uint32]program.Link{},
+			ports: map[uint64][]program.Attachment{}},
 	}
 	i.probe()
 	return i, nil
@@ -95,8 +100,19 @@ func (i *Inventory) probe() {
 		capability("xdp-sockets", "xdp_diag "+every, xdp, mirror.None, ""),
 		{Name: "packet-logs", State: mirror.Full, How: "/proc/net/netfilter " + every},
 		{Name: "listeners", State: mirror.Full, How: "/proc/net every " + slowInterval.String()},
+		i.probePrograms(every),
 		{Name: "namespaces", State: mirror.Full, How: "names " + every + ", processes every second, files and mounts every 10s"},
 	}
+}
+
+// probePrograms reads the symbols and tries the walk of ids.
+func (i *Inventory) probePrograms(every string) mirror.Capability {
+	var hidden error
+	i.bpf.symbols, hidden = program.LoadSymbols("/proc/kallsyms")
+	if _, _, err := program.IDs(i.bpf.limit); err != nil {
+		return mirror.Capability{Name: "bpf-programs", State: mirror.None, Why: err.Error()}
+	}
+	return capability("bpf-programs", "walk of ids "+every, hidden, mirror.Partial, "walk of ids "+every+", calls not known")
 }
 
 // capability is full cover, or what is left of it where the list failed.

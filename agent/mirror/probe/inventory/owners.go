@@ -19,7 +19,8 @@ type owners struct {
 	sockets map[uint64]owner
 	held    *holder.Held // of the last walk
 	walked  time.Time
-	took    time.Duration // of the last walk
+	took    time.Duration          // of the last walk
+	names   map[int]mirror.Process // of processes, since the last walk
 }
 
 // owner is who holds one thing.
@@ -58,6 +59,7 @@ func (o *owners) find(ctx context.Context, now time.Time, inodes []uint64, fresh
 	start := time.Now()
 	o.held = holder.Walk(ctx, o.root, wanted)
 	o.took, o.walked = time.Since(start), now
+	o.names = map[int]mirror.Process{}
 	before := o.sockets
 	o.sockets = make(map[uint64]owner, len(inodes)) // what is not wanted any more is forgotten
 	for inode := range wanted {
@@ -72,10 +74,10 @@ func (o *owners) name(pids []int) owner {
 	if len(pids) == 0 {
 		return owner{}
 	}
-	named := owner{pids: pids, process: holder.Process(o.root, pids[0])}
+	named := owner{pids: pids, process: o.process(pids[0])}
 	var others []string
 	for _, pid := range pids[1:] {
-		p := holder.Process(o.root, pid)
+		p := o.process(pid)
 		others = append(others, fmt.Sprintf("%s (%d)", p.Comm, p.PID))
 	}
 	named.others = strings.Join(others, ", ")
@@ -98,4 +100,14 @@ func (o *owners) claim(seen *mirror.Observation, w owner) {
 
 func join(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
+
+// process names a process, once after each walk.
+func (o *owners) process(pid int) mirror.Process {
+	p, known := o.names[pid]
+	if !known {
+		p = holder.Process(o.root, pid)
+		o.names[pid] = p
+	}
+	return p
 }

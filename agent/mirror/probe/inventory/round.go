@@ -19,6 +19,8 @@ type round struct {
 	now  time.Time
 	slow bool // also at what takes no copies
 
+	attach bool // devices are asked for the programs at them
+
 	seen     map[string][]mirror.Observation // by scope; a scope that could not be read is absent
 	gone     []*space                        // namespaces that are gone: all of their scopes are
 	failures []error
@@ -47,6 +49,7 @@ const (
 	xdpList      = "xdp"
 	queueList    = "queue"
 	endpointList = "listener"
+	programList  = "program"
 	spaceList    = "netns"
 )
 
@@ -63,10 +66,19 @@ func (i *Inventory) round(ctx context.Context, now time.Time, slow bool) (*round
 		return nil, err
 	}
 	r.gone = gone
+	for _, k := range gone {
+		delete(i.bpf.ports, k.Inode)
+	}
+	came, err := i.bpf.look(slow)
+	if err != nil {
+		r.fail("BPF programs", err)
+	}
+	r.attach = i.bpf.due(now, came)
 	for _, k := range i.spaces.all() {
 		r.visit(k)
 	}
-	r.own()
+	r.own(came)
+	r.tellPrograms()
 	for _, f := range r.found {
 		r.tell(f)
 	}
@@ -108,6 +120,9 @@ func (r *round) read(f *found) {
 	if r.slow {
 		f.endpoints, f.fails[endpointList] = socket.Endpoints(r.config.Limit)
 	}
+	if r.attach {
+		f.fails[programList] = r.bpf.attachments(r.ctx, f.Inode)
+	}
 	for _, p := range f.packets {
 		f.device(r.ctx, p.Index)
 	}
@@ -142,7 +157,7 @@ func (s *space) at(index int) *socket.Device {
 }
 
 // own finds the owners of all sockets of the round.
-func (r *round) own() {
+func (r *round) own(force bool) {
 	var inodes []uint64
 	for _, f := range r.found {
 		for _, p := range f.packets {
@@ -162,11 +177,14 @@ func (r *round) own() {
 			inodes = append(inodes, e.Inode)
 		}
 	}
-	r.owners.find(r.ctx, r.now, inodes, r.slow, false)
+	r.owners.find(r.ctx, r.now, inodes, r.slow, force)
 }
 
 // tell turns what a namespace holds into observations.
 func (r *round) tell(f *found) {
+	if err := f.fails[programList]; err != nil {
+		r.fail("devices of "+f.String(), err)
+	}
 	r.list(f, packetList, func(add func(mirror.Observation, uint64)) {
 		for _, p := range f.packets {
 			add(describePacket(p, f.at(p.Index)), uint64(p.Inode))
@@ -212,6 +230,40 @@ func (r *round) list(f *found, name string, each func(add func(mirror.Observatio
 
 func (r *round) fail(what string, err error) {
 	r.failures = append(r.failures, fmt.Errorf("%s: %w", what, err))
+}
+
+// tellPrograms tells BPF programs and links that are not our own.
+func (r *round) tellPrograms() {
+	spaces := r.spaces.all()
+	list := []mirror.Observation{}
+	for _, id := range slices.Sorted(maps.Keys(r.bpf.known)) {
+		if r.config.Ours(id) {
+			continue
+		}
+		o := r.bpf.describe(r.bpf.known[id], spaces)
+		r.hold(&o, r.owners.held.Programs[id])
+		list = append(list, o)
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.bpf.links)) {
+		if r.config.Ours(r.bpf.links[id].Program) {
+			continue
+		}
+		o := describeLink(r.bpf.links[id])
+		r.hold(&o, r.owners.held.Links[id])
+		list = append(list, o)
+	}
+	r.seen[programList] = list
+	if r.bpf.more {
+		r.fail("BPF programs", fmt.Errorf("%w: %d", socket.ErrTooMany, r.bpf.limit))
+	}
+}
+
+// hold writes the process that has a program or link open. What is only pinned
+// or attached has none.
+func (r *round) hold(o *mirror.Observation, pids []int) {
+	if len(pids) > 0 {
+		o.Process = r.owners.process(pids[0])
+	}
 }
 
 // tellSpaces tells the namespaces themselves.
