@@ -84,7 +84,7 @@ func (j *Judge) takes(f *fact) bool {
 // ask tells what one entry says.
 func (j *Judge) ask(e authorised.Entry, m *matter, takes []*fact) answer {
 	for _, f := range takes {
-		if !e.AllowsFrom(f.passed()...) {
+		if fed := f.Kind == Rule && f.parent != nil; !fed && !e.AllowsFrom(f.passed()...) {
 			return answer{}
 		}
 	}
@@ -131,7 +131,7 @@ func (j *Judge) scope(e authorised.Entry, f *fact, m *matter) (shown bool, outsi
 	if f.ofPackets() {
 		return j.scopeOfPackets(e, f, m)
 	}
-	if !e.Allows(f.Cause) || f.stays() && !e.Names(f.Cause) {
+	if !e.Allows(f.Cause) || (f.stays() || f.does(diverting)) && !e.Names(f.Cause) {
 		return false, "no " + f.Cause
 	}
 	return j.scopeOfTarget(e, f, m)
@@ -148,6 +148,8 @@ func (j *Judge) scopeOfPackets(e authorised.Entry, f *fact, m *matter) (shown bo
 		return false, "no copies to " + port(out)
 	case f.Encap == "":
 		return len(e.To) > 0 && len(e.Outer) == 0, "" // the next hop shows in no header
+	case len(e.Outer) == 0:
+		return false, "no copies inside other packets"
 	case f.many:
 		return false, "no copies to so many addresses"
 	case !e.AllowsOuter(f.Outer.Destination):
@@ -171,8 +173,10 @@ func (j *Judge) scopeOfTarget(e authorised.Entry, f *fact, m *matter) (shown boo
 	switch {
 	case f.stays(), to == "":
 		return f.stays(), ""
+	case slices.ContainsFunc(m.facts, func(g *fact) bool { return g.parent == f && g.Kind == Rule }):
+		return false, "" // where the rule that takes it from there sends it is what counts
 	case isAddress && len(e.Outer) == 0:
-		return false, ""
+		return slices.Contains(e.To, f.Copy), "" // a next hop behind that port
 	case isAddress:
 		return e.AllowsOuter(address), unless(e.AllowsOuter(address), "no copies to "+to)
 	case slices.Contains(e.To, to), f.Copy != "" && slices.Contains(e.To, f.Copy):
@@ -220,8 +224,8 @@ func (j *Judge) stray(f *fact, o Observation) {
 // samples are n ± 3√n, so that few of them prove nothing.
 func (j *Judge) tooFast(takes []*fact, allowed uint64) bool {
 	var least float64
-	for _, f := range takes {
-		if n, rate := f.sampled(j.now); f.copies() && n > 0 {
+	for _, f := range counted(takes) {
+		if n, rate := f.sampled(j.now); n > 0 {
 			least += rate * max(0, 1-3/math.Sqrt(n))
 		}
 	}

@@ -26,9 +26,16 @@ func (j *Judge) incident(m *matter) Incident {
 		in.First, in.Detector = m.past.First, m.past.Detector
 	}
 	for _, f := range facts {
-		in.gather(f, m.root, j)
+		in.gather(f, j)
 	}
 	in.Evidence = in.Evidence[:min(len(in.Evidence), maxEvidence)]
+	for _, f := range counted(facts) {
+		_, rate := f.sampled(j.now)
+		in.Count, in.Rate = in.Count+f.count, in.Rate+rate
+	}
+	if m.root.counts() && proof(facts) == nil {
+		in.Count += m.root.count
+	}
 	if seen := proof(facts); seen != nil {
 		in.Kind, in.Inner, in.Outer, in.Encap = seen.Kind, seen.Inner, seen.Outer, seen.Encap
 		in.In, in.Copy = seen.In, seen.leaves()
@@ -48,16 +55,9 @@ func (j *Judge) incident(m *matter) Incident {
 }
 
 // gather adds what one fact says.
-func (in *Incident) gather(f, root *fact, j *Judge) {
+func (in *Incident) gather(f *fact, j *Judge) {
 	if f.last.After(in.Last) {
 		in.Last = f.last
-	}
-	if f.copies() || f == root && (f.ofPackets() || f.shelf == self) {
-		in.Count += f.count
-	}
-	if f.copies() {
-		_, rate := f.sampled(j.now)
-		in.Rate += rate
 	}
 	f.worst = worse(f.worst, j.grave(f))
 	in.Severity = worse(in.Severity, f.worst)
@@ -69,6 +69,23 @@ func (in *Incident) gather(f, root *fact, j *Judge) {
 // copies tells whether a fact counts packets that left more often than they should.
 func (f *fact) copies() bool {
 	return f.Kind == Duplicate || f.Kind == Inside || f.Kind == Hub || f.Kind == Misroute || f.Kind == Flood
+}
+
+// counts tells whether a fact counts something else than copies.
+func (f *fact) counts() bool { return f.ofPackets() || f.shelf == self }
+
+// counted are the facts whose packets are copies. The same copy may also be
+// seen to leave by another port than routing says, and counts once.
+func counted(facts []*fact) []*fact {
+	best := proof(facts)
+	leaks := best != nil && stronger(best) >= stronger(&fact{Observation: Observation{Kind: Hub}})
+	var list []*fact
+	for _, f := range facts {
+		if f.copies() && (!leaks || f.Kind != Misroute && f.Kind != Flood) {
+			list = append(list, f)
+		}
+	}
+	return list
 }
 
 // proof is the fact that shows best what happened to packets, or nil.

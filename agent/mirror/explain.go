@@ -78,7 +78,7 @@ func (j *Judge) closer(a, b, f *fact) bool {
 
 // explains tells whether e can be why f was seen.
 func (j *Judge) explains(e, f *fact) bool {
-	if e.rank() <= f.rank() || f.rank() == 0 || e.Harmless || f.Harmless || j.elsewhere(e.Observation) || j.elsewhere(f.Observation) {
+	if e.rank() <= f.rank() && !j.feeds(e, f) || f.rank() == 0 || e.Harmless || f.Harmless || j.elsewhere(e.Observation) || j.elsewhere(f.Observation) {
 		return false
 	}
 	if e.first.After(f.last.Add(lag)) || e.over && f.first.After(e.last.Add(lag)) {
@@ -90,6 +90,8 @@ func (j *Judge) explains(e, f *fact) bool {
 // fit says how well e explains f; below zero it does not.
 func (j *Judge) fit(e, f *fact) int {
 	switch {
+	case j.feeds(e, f):
+		return 3
 	case e.ofPackets():
 		return sameWay(e, f)
 	case f.Kind == Bypass:
@@ -98,6 +100,12 @@ func (j *Judge) fit(e, f *fact) int {
 		return j.fitPackets(e, f)
 	}
 	return fitSettings(e, f)
+}
+
+// feeds tells whether a rule sends what comes by a port into a device from which
+// another rule takes it.
+func (j *Judge) feeds(e, f *fact) bool {
+	return e.Kind == Rule && f.Kind == Rule && e.Target == f.In && j.ports[e.In] && !j.ports[f.In] && f.In != ""
 }
 
 // sameWay relates what the hooks saw of one stream in two ways.

@@ -161,6 +161,12 @@ func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
 	if o.Gone {
 		return &fact{over: true}, false // never heard of it
 	}
+	if f := j.replaced(o); f != nil {
+		delete(j.facts, f.key)
+		f.key, f.Subject, f.Process = key, o.Subject, better(o.Process, f.Process)
+		j.facts[key] = f
+		return f, false
+	}
 	s := j.shelfOf(o)
 	if j.kept[s] >= maxOpen && o.Subject != fullTable {
 		return nil, false
@@ -174,6 +180,21 @@ func (j *Judge) fact(o Observation) (f *fact, fresh bool) {
 	j.order = append(j.order, f)
 	j.kept[s]++
 	return f, true
+}
+
+// replaced finds a rule that has just gone and does the same as a new one: whole
+// sets of rules are loaded again, and get new numbers.
+func (j *Judge) replaced(o Observation) *fact {
+	if o.Kind != Rule {
+		return nil
+	}
+	i := slices.IndexFunc(j.order, func(f *fact) bool {
+		return f.over && f.Kind == Rule && f.Netns == o.Netns && f.In == o.In && f.Target == o.Target && f.Cause == o.Cause
+	})
+	if i < 0 {
+		return nil
+	}
+	return j.order[i]
 }
 
 // fullTable is the subject of what the judge says of itself.

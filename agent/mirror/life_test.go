@@ -191,12 +191,50 @@ func TestPortsThatAreMovedOrNamedAreJudgedAgain(t *testing.T) {
 	if got := j.Near("jail"); len(got) != 1 || got[0].Severity != Alarm {
 		t.Errorf("when that is near: %+v", got)
 	}
-	promisc := Observation{Kind: Device, Time: start, Subject: "link/r9/promiscuous", In: "r9", Cause: "promiscuous mode"}
-	if got := j.Observe(promisc); got[0].Severity != Info {
-		t.Errorf("another device: %+v", got)
+	p := Observation{Kind: Program, Time: start, Subject: "bpf/9", In: "r9", Cause: "counts", Baseline: true}
+	if got := j.Observe(p); got[0].Severity != Info {
+		t.Errorf("a program on another device: %+v", got)
 	}
 	if got := j.Ports([]string{"r9"}); len(got) == 0 || got[len(got)-1].Severity != Notice {
 		t.Errorf("when it is a port: %+v", got)
+	}
+}
+
+func TestRulesThatAreLoadedAgainAreTheSame(t *testing.T) {
+	j := NewJudge(Config{Ports: three})
+	id := j.Observe(rule(0, "nft/handle/1"))[0].ID
+	for i := 1; i <= 2000; i++ {
+		at := time.Duration(i) * 10 * time.Millisecond
+		o := rule(at, fmt.Sprint("nft/handle/", i))
+		o.Gone = true
+		j.Observe(o)
+		for _, in := range j.Observe(rule(at+time.Millisecond, fmt.Sprint("nft/handle/", i+1))) {
+			if in.ID != id || in.State != Open {
+				t.Fatalf("%+v", in)
+			}
+		}
+		j.Tick(start.Add(at + 2*time.Millisecond))
+	}
+	if len(j.order) != 1 || len(j.facts) != 1 {
+		t.Errorf("keeps %d", len(j.order))
+	}
+	o := rule(30*time.Second, "nft/handle/2001")
+	o.Gone = true
+	j.Observe(o)
+	if got := j.Tick(start.Add(33 * time.Second)); len(got) != 1 || got[0].State != Ended {
+		t.Errorf("its end: %+v", got)
+	}
+}
+
+func TestACopyThatIsAlsoMisroutedCountsOnce(t *testing.T) {
+	j := NewJudge(Config{Ports: three})
+	m := duplicate(0)
+	m.Kind, m.FIB = Misroute, "r1"
+	j.Observe(m)
+	j.Observe(duplicate(time.Millisecond))
+	got := j.Tick(start.Add(2 * time.Second))
+	if len(got) != 1 || got[0].Count != 1 || got[0].Kind != Duplicate {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -19,7 +19,7 @@ func soup(random *rand.Rand) []step {
 		o := Observation{Time: start.Add(at), Detector: "test", Count: 1}
 		switch random.IntN(8) {
 		case 0:
-			o.Kind, o.In, o.Target, o.Cause = Rule, pick("", "r0", "r1"), pick("", "r2", "vxlan9", "192.0.2.9"), pick("tc mirred mirror", "nft dup", "ip rule")
+			o.Kind, o.In, o.Target, o.Cause = Rule, pick("", "r0", "r1", "ifb9"), pick("", "r2", "vxlan9", "ifb9", "192.0.2.9"), pick("tc mirred mirror", "nft dup", "ip rule")
 			o.Subject = fmt.Sprint(o.In, o.Target, o.Cause)
 		case 1:
 			o.Kind, o.In, o.Cause = Socket, pick("", "r0"), "packet socket"

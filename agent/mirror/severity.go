@@ -20,6 +20,7 @@ var (
 	hub         = []string{"hub", "ageing", "aging"}                // a whole bridge floods
 	unlearning  = append([]string{"not learn", "learning"}, hub...) // or one of its ports does
 	hidden      = []string{"hidden", "hides"}
+	diverting   = []string{"redirect", "fwd"} // takes packets away, rather than copies of them
 	copying     = []string{"clone", "redirect", "mirror", "copies", "copy", "devmap", "xsk"}
 	steering    = []string{"policy", "ip rule", "routing", "route", "neighbour proxy"}
 	xdp         = []string{"xdp"}
@@ -53,7 +54,7 @@ func (j *Judge) grave(f *fact) Severity {
 	case Program:
 		return j.graveProgram(f.Observation)
 	case Device:
-		return j.graveDevice(f.Observation)
+		return graveDevice(f.Observation)
 	case Tamper:
 		return Alarm
 	case Pressure, Overrun, Frozen:
@@ -105,12 +106,12 @@ func (j *Judge) graveProgram(o Observation) Severity {
 	return later(o)
 }
 
-func (j *Judge) graveDevice(o Observation) Severity {
+func graveDevice(o Observation) Severity {
 	switch {
 	case o.does(hub):
 		return Alarm
 	case o.does(promiscuous):
-		return level(j.ports[o.In] || o.In == "", Notice, Info)
+		return Notice
 	}
 	return later(o)
 }

@@ -50,10 +50,10 @@ type Entry struct {
 	Devices    []string       `json:"devices"`    // serial numbers of routers, or "*"
 	From       []string       `json:"from"`       // ports whose traffic is copied, in or out, or "*"
 	To         []string       `json:"to"`         // ports or devices by which copies leave; empty: any
-	Outer      []netip.Prefix `json:"outer"`      // addresses that copies are sent to; empty: any. With no To either, nothing may leave the router
+	Outer      []netip.Prefix `json:"outer"`      // addresses that copies are sent to; empty: none may leave inside other packets. With no To either, nothing may leave the router
 	Inner      []netip.Prefix `json:"inner"`      // of source or destination of the traffic that is copied; empty: all traffic
 	VLANs      []uint16       `json:"vlans"`      // outermost VLAN of the traffic that is copied; empty: any
-	Mechanisms []string       `json:"mechanisms"` // how: "tc mirred", "packet socket"; empty: any that sends copies on
+	Mechanisms []string       `json:"mechanisms"` // how: "tc mirred", "packet socket"; empty: any that sends copies on, and takes nothing away
 	MaxRate    uint64         `json:"max_rate"`   // packets a second
 	NotBefore  time.Time      `json:"not_before"` // in UTC, whole seconds
 	Until      time.Time      `json:"until"`      // in UTC, whole seconds; at this second it is over
