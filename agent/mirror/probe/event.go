@@ -30,8 +30,10 @@ type event struct {
 	Encap                    uint32
 	Mask                     uint32
 	Inner, Outer             flow
-	FirstDestination         [16]byte
-	_                        [4]byte
+	FirstDestination         [16]byte // of the packet in which the first copy left
+	FirstPort                uint16
+	FirstProto, FirstEncap   uint8
+	_                        uint32
 }
 
 // Flags of event (mirror.h).
@@ -79,11 +81,14 @@ func (e event) observation(name func(uint32) string, wall func(uint64) time.Time
 	o.Out, o.Copy = name(original), name(copied)
 	switch {
 	case kind == mirror.Inside:
-		o.Encap = e.wrapping()
+		o.Encap = wrapping(e.Outer.Proto, e.Outer.Dport, e.Encap)
 	case copied == e.FirstOut && e.Flags&firstInside != 0: // the copy left first, inside another packet
 		o.Kind, o.Cause = mirror.Inside, causes[mirror.Inside]
-		o.Outer.Destination = address(e.FirstDestination, familyOf(e.FirstDestination))
-		o.Encap = "unknown"
+		o.Outer = mirror.Flow{
+			Destination: address(e.FirstDestination, familyOf(e.FirstDestination)),
+			Protocol:    e.FirstProto, DestinationPort: e.FirstPort,
+		}
+		o.Encap = wrapping(e.FirstProto, e.FirstPort, uint32(e.FirstEncap))
 	}
 	return o, nil
 }
@@ -117,17 +122,17 @@ func (e event) split(kind mirror.Kind) (original, copied uint32) {
 
 // wrapping names what stands between the outer and the inner header, as far as
 // that is known from the outer one (RFC 2784, 7348, 8926; TZSP has no standard).
-func (e event) wrapping() string {
-	switch e.Outer.Proto {
+func wrapping(proto uint8, port uint16, between uint32) string {
+	switch proto {
 	case 4, 41:
 		return "ipip"
 	case 47:
-		if e.Encap >= 8+8+14 {
+		if between >= 8+8+14 {
 			return "erspan"
 		}
 		return "gre"
 	case 17:
-		switch e.Outer.Dport {
+		switch port {
 		case 4789, 8472:
 			return "vxlan"
 		case 6081:

@@ -77,7 +77,9 @@ struct sig {
 	__u32 n_in, n_eg;
 	__u32 flags;
 	__u8 daddr[16]; // outer destination of the first copy, if it left inside
-	__u32 pad;
+	__u16 dport;    // as daddr
+	__u8 proto;
+	__u8 encap; // bytes before the inner header, at most 255
 };
 
 struct bucket {
@@ -102,7 +104,10 @@ struct event {
 	__u32 encap; // bytes between the outer header and the inner one
 	__u32 mask;
 	struct flow inner, outer;
-	__u8 first_daddr[16];
+	__u8 first_daddr[16]; // as in sig
+	__u16 first_dport;
+	__u8 first_proto, first_encap;
+	__u32 pad;
 };
 
 struct mac_key {

@@ -70,5 +70,9 @@ static __always_inline void report(struct frame *f, __u32 kind, const struct sig
 	else
 		__builtin_memset(&e->outer, 0, sizeof(e->outer));
 	__builtin_memcpy(e->first_daddr, s->daddr, 16);
+	e->first_dport = s->dport;
+	e->first_proto = s->proto;
+	e->first_encap = s->encap;
+	e->pad = 0;
 	bpf_ringbuf_submit(e, 0);
 }

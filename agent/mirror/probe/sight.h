@@ -57,6 +57,9 @@ static __always_inline void replace(struct frame *f, struct sig *s, __u64 fp)
 	s->n_eg = 0;
 	s->flags = 0;
 	__builtin_memset(s->daddr, 0, sizeof(s->daddr));
+	s->dport = 0;
+	s->proto = 0;
+	s->encap = 0;
 }
 
 // came notes that the packet in hand came in.
@@ -120,6 +123,19 @@ static __always_inline __u32 route(struct frame *f, struct __sk_buff *skb)
 	return to != f->in_if && bpf_map_lookup_elem(&ports, &to) ? to : 0;
 }
 
+// wrapped notes how the first copy left.
+static __always_inline void wrapped(const struct frame *f, struct sig *s, int inside, __u32 encap)
+{
+	s->eg_if = f->port;
+	if (!inside)
+		return;
+	s->flags |= FIRST_INSIDE;
+	s->proto = f->outer.flow.proto;
+	s->dport = f->outer.flow.dport;
+	s->encap = encap < 255 ? encap : 255;
+	__builtin_memcpy(s->daddr, f->outer.flow.dst, 16);
+}
+
 // left notes that a copy of packet p left by the port in hand, plain or inside
 // another one. It returns 0 if no coming of it was seen.
 static __always_inline int left(struct frame *f, struct __sk_buff *skb, const struct parsed *p, int inside, __u32 encap)
@@ -130,18 +146,18 @@ static __always_inline int left(struct frame *f, struct __sk_buff *skb, const st
 
 	if (!b)
 		return 1;
-	s = f->hooked && !inside ? &b->way[way] : find(b, p->fp, f->now);
-	if (!s || !fresh(s, p->fp, f->now)) {
+	// A copy may look as if it came in where it was made: tc's mirred says the
+	// port of its filter, also at egress. So all places are looked at.
+	s = &b->way[way];
+	if (!fresh(s, p->fp, f->now))
+		s = find(b, p->fp, f->now);
+	if (!s) {
 		if (f->group || inside && !(f->conf.flags & FLAG_LITE))
 			return 0;
 		s = &b->way[way];
 		replace(f, s, p->fp);
 		s->flags = f->in_if ? SEEN_OUT : SEEN_OUT | MADE_HERE;
-		if (inside) {
-			s->flags |= FIRST_INSIDE;
-			__builtin_memcpy(s->daddr, f->outer.flow.dst, 16);
-		}
-		s->eg_if = f->port;
+		wrapped(f, s, inside, encap);
 		s->n_eg = 1;
 		return 0;
 	}
@@ -150,10 +166,8 @@ static __always_inline int left(struct frame *f, struct __sk_buff *skb, const st
 	if (!inside)
 		fib = route(f, skb);
 	if (!first) {
-		s->eg_if = f->port;
-		if (inside)
-			__builtin_memcpy(s->daddr, f->outer.flow.dst, 16);
-		s->flags |= inside ? SEEN_OUT | FIRST_INSIDE : SEEN_OUT;
+		s->flags |= SEEN_OUT;
+		wrapped(f, s, inside, encap);
 	}
 	// Of a packet whose coming was not seen, copies by one port are taken for
 	// repetitions, and copies by two for a mirror.
@@ -168,6 +182,8 @@ static __always_inline int left(struct frame *f, struct __sk_buff *skb, const st
 		kind = fib ? KIND_HUB : KIND_FLOOD;
 	}
 	report(f, kind, s, p, inside, encap, fib, first);
+	// This copy is told. It must not weigh on the next packet that is the same.
+	__sync_fetch_and_sub(&s->n_eg, 1);
 	return 1;
 }
 
