@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"testing"
@@ -42,12 +41,8 @@ func (l *lab) hasClsact(port uint32) bool {
 	l.t.Helper()
 	has := false
 	l.must("qdiscs", l.links.Dump(l.t.Context(), unix.RTM_GETQDISC, tcHeader(port, 0, 0, 0), func(m netlink.Message) error {
-		rest, err := m.Rest(tcHeaderSize)
-		for a, err := range netlink.Attributes(rest) {
-			if err == nil && a.Type == unix.TCA_KIND && a.String() == "clsact" {
-				has = has || binary.NativeEndian.Uint32(m.Body[4:]) == port
-			}
-		}
+		q, err := parseQdisc(m)
+		has = has || q.port == port && q.kind == "clsact"
 		return err
 	}))
 	return has
@@ -77,7 +72,7 @@ func TestWhatIsNotOursStays(t *testing.T) {
 		l := newLab(t)
 		r0 := l.veth("r0", "p0")
 		theirs := &clsact{conn: l.links, mark: mark{pid: 1, start: 1}, made: map[uint32]bool{}}
-		l.must("their qdisc", theirs.qdisc(r0))
+		l.must("their qdisc", theirs.qdisc(r0, ingress))
 		l.addU32(r0, ingress, 10)
 		p := programs(t)
 		g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: w})

@@ -48,7 +48,7 @@ func (c *clsact) name() Way { return Clsact }
 func (c *clsact) forget(port uint32) { delete(c.made, port) }
 
 func (c *clsact) attach(port uint32, s side, p *ebpf.Program) (hold, error) {
-	if err := c.qdisc(port); err != nil {
+	if err := c.qdisc(port, s); err != nil {
 		return nil, err
 	}
 	stale, err := c.leftovers(port, s)
@@ -81,17 +81,44 @@ func (c *clsact) again(old hold, port uint32, s side, p *ebpf.Program) (hold, er
 	return fresh, old.release()
 }
 
-// qdisc makes the clsact qdisc unless there is one.
-func (c *clsact) qdisc(port uint32) error {
+// qdisc makes the clsact qdisc unless there is one. An ingress qdisc can be in
+// its place; that takes filters for egress too, and runs them at ingress
+// (net/sched/sch_ingress.c, ingress_tcf_block).
+func (c *clsact) qdisc(port uint32, s side) error {
 	body := netlink.AppendString(tcHeader(port, clsactHandle, clsactParent, 0), unix.TCA_KIND, "clsact")
 	_, err := c.request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body)
 	switch {
-	case errors.Is(err, unix.EEXIST):
+	case errors.Is(err, unix.EEXIST) && s == ingress:
 		return nil
+	case errors.Is(err, unix.EEXIST):
+		return c.isClsact(port)
 	case err != nil:
 		return fmt.Errorf("clsact qdisc: %w", err)
 	}
 	c.made[port] = true
+	return nil
+}
+
+// isClsact is an error unless the qdisc in the place of clsact is one. Asked for
+// one qdisc, the kernel tells it to all who listen to tc instead of to us.
+func (c *clsact) isClsact(port uint32) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	found := ""
+	err := c.conn.Dump(ctx, unix.RTM_GETQDISC, tcHeader(port, 0, 0, 0), func(m netlink.Message) error {
+		q, err := parseQdisc(m)
+		if q.port == port && q.handle == clsactHandle {
+			found = q.kind
+		}
+		return err
+	})
+	switch {
+	case err != nil && !errors.Is(err, netlink.ErrChanged):
+		return fmt.Errorf("qdiscs: %w", err)
+	case found != "clsact":
+		delete(c.made, port)
+		return fmt.Errorf("the port has a qdisc %q of someone else, which has no egress side", found)
+	}
 	return nil
 }
 

@@ -83,6 +83,29 @@ func (f *filter) readBPF(options []byte) error {
 	return nil
 }
 
+// qdisc is one queueing discipline (RTM_NEWQDISC).
+type qdisc struct {
+	port, handle uint32
+	kind         string
+}
+
+func parseQdisc(m netlink.Message) (qdisc, error) {
+	rest, err := m.Rest(tcHeaderSize)
+	if err != nil {
+		return qdisc{}, err
+	}
+	q := qdisc{port: binary.NativeEndian.Uint32(m.Body[4:]), handle: binary.NativeEndian.Uint32(m.Body[8:])}
+	for a, err := range netlink.Attributes(rest) {
+		if err != nil {
+			return qdisc{}, err
+		}
+		if a.Type == unix.TCA_KIND {
+			q.kind = a.String()
+		}
+	}
+	return q, nil
+}
+
 // clsactHold is a filter of ours.
 type clsactHold struct {
 	clsact   *clsact

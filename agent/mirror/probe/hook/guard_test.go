@@ -260,7 +260,7 @@ func TestAForeignFilterThatHoldsTheFirstPlaceIsToldAtTheStart(t *testing.T) {
 	l := newLab(t)
 	r0 := l.veth("r0", "p0")
 	c := newClsact(l.links)
-	l.must("their qdisc", c.qdisc(r0))
+	l.must("their qdisc", c.qdisc(r0, ingress))
 	l.addU32(r0, ingress, 1)
 	p := programs(t)
 	g := l.open(Config{Ports: []string{"r0"}, Ingress: p.in, Egress: p.out, Way: Clsact})
