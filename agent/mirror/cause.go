@@ -141,13 +141,21 @@ func worse(a, b Severity) Severity {
 func cause(root *fact, p Process, facts []*fact) string {
 	var b strings.Builder
 	b.WriteString(root.title())
-	if p.PID != 0 {
-		fmt.Fprintf(&b, " by %s (pid %d)", p.Comm, p.PID)
-	}
+	b.WriteString(by(p))
 	if seen := proof(facts); seen != nil && seen != root {
 		fmt.Fprintf(&b, ", confirmed by %s", seen.tally())
 	}
 	return b.String()
+}
+
+func by(p Process) string {
+	switch {
+	case p.PID == 0:
+		return ""
+	case p.Comm == "":
+		return fmt.Sprintf(" by pid %d", p.PID)
+	}
+	return fmt.Sprintf(" by %s (pid %d)", p.Comm, p.PID)
 }
 
 // title says what a fact is.
@@ -173,6 +181,8 @@ func (f *fact) title() string {
 		title += " on " + f.In
 	case to != "":
 		title += " → " + to
+	case f.Kind == Listener, f.Kind == Module, f.Kind == Namespace, f.Kind == Program:
+		title += " " + f.Subject // which of many
 	}
 	return title
 }
@@ -218,12 +228,9 @@ func (f *fact) wrapped() string {
 
 // words are a fact as one line of evidence.
 func (f *fact) words() string {
-	line := f.Detector + ": " + f.title()
+	line := f.Detector + ": " + f.title() + by(f.Process)
 	if f.Detail != "" {
 		line += ": " + f.Detail
-	}
-	if f.Process.PID != 0 {
-		line += fmt.Sprintf(" (%s, pid %d)", f.Process.Comm, f.Process.PID)
 	}
 	return line
 }

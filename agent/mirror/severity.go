@@ -87,9 +87,7 @@ func (f *fact) graveOfPackets() Severity {
 
 func graveRule(o Observation) Severity {
 	switch {
-	case o.does(steering):
-		return later(o)
-	case o.does(looking), o.does(sampling):
+	case o.does(steering), o.does(looking), o.does(sampling):
 		return Notice
 	}
 	return Alarm
