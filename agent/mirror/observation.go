@@ -35,6 +35,7 @@ const (
 	Listener  Kind = "listener"  // a socket that listens on the network
 	Module    Kind = "module"    // a kernel module
 	Namespace Kind = "namespace" // a network namespace
+	Debug     Kind = "debug"     // a process that writes into another one, or debugs it
 )
 
 // What the watch sees of itself.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -60,7 +62,7 @@ func stranger() {
 
 func obey(o order, fds []int) (int, error) {
 	index := 0
-	if o.Port != "" && o.Do != "listen" {
+	if o.Port != "" && o.Do != "listen" && o.Do != "load" {
 		var err error
 		if index, err = indexOf(o.Port); err != nil {
 			return -1, err
@@ -98,6 +100,19 @@ func obey(o order, fds []int) (int, error) {
 			err = unix.Listen(fd, 1)
 		}
 		return fd, err
+	case "write": // into process Socket; it fails, since nothing is there
+		value := byte(1)
+		local := []unix.Iovec{{Base: &value}}
+		local[0].SetLen(1)
+		_, _ = unix.ProcessVMWritev(o.Socket, local, []unix.RemoteIovec{{Base: 16, Len: 1}}, 0)
+		return -1, nil
+	case "load": // a BPF program that the filter of a socket keeps, and nobody holds
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: o.Port, Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+		if err != nil {
+			return -1, err
+		}
+		defer p.Close()
+		return -1, unix.SetsockoptInt(fds[o.Socket], unix.SOL_SOCKET, unix.SO_ATTACH_BPF, p.FD())
 	case "close":
 		return -1, unix.Close(fds[o.Socket])
 	}

@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,15 +39,15 @@ const (
 	maxLooks   = 3 // at once for an owner: a socket is listed a moment before its process has it
 )
 
-// find makes sure that the owners of these sockets, which are all that there
-// are, are as known as they can be. fresh asks for a new walk where the last
-// one is old, and force for one in any case.
-func (o *owners) find(ctx context.Context, now time.Time, inodes []uint64, fresh, force bool) {
+// find makes sure that the owners of these sockets are as known as they can be.
+// all says that there are no other sockets: the rest is forgotten, and a walk is
+// repeated where the last one is old. force asks for one in any case.
+func (o *owners) find(ctx context.Context, now time.Time, inodes []uint64, all, force bool) {
 	missing := slices.ContainsFunc(inodes, func(inode uint64) bool {
 		w, known := o.sockets[inode]
 		return !known || len(w.pids) == 0 && w.looked < maxLooks
 	})
-	due := fresh && now.Sub(o.walked) >= walkEvery && now.Sub(o.walked) >= walkShare*o.took
+	due := all && now.Sub(o.walked) >= walkEvery && now.Sub(o.walked) >= walkShare*o.took
 	if !missing && !due && !force {
 		return
 	}
@@ -57,14 +58,15 @@ func (o *owners) find(ctx context.Context, now time.Time, inodes []uint64, fresh
 	ctx, cancel := context.WithTimeout(ctx, walkWithin)
 	defer cancel()
 	start := time.Now()
-	o.held = holder.Walk(ctx, o.root, wanted)
+	o.held = holder.Walk(ctx, o.root, wanted, missing || o.held.ByThread > 0)
 	o.took, o.walked = time.Since(start), now
 	o.names = map[int]mirror.Process{}
-	before := o.sockets
-	o.sockets = make(map[uint64]owner, len(inodes)) // what is not wanted any more is forgotten
+	if all {
+		maps.DeleteFunc(o.sockets, func(inode uint64, _ owner) bool { return !wanted[inode] })
+	}
 	for inode := range wanted {
 		w := o.name(o.held.Sockets[inode])
-		w.looked = before[inode].looked + 1
+		w.looked = o.sockets[inode].looked + 1
 		o.sockets[inode] = w
 	}
 }

@@ -24,6 +24,8 @@ type programs struct {
 	ports   map[uint64][]program.Attachment // by inode of the namespace
 	asked   time.Time                       // when devices were last asked what is at them
 	took    time.Duration                   // that, in all namespaces
+	fresh   []uint32                        // programs that were read just now
+	loaders map[uint32]mirror.Process       // who loaded a program, where that was seen
 	more    bool                            // there are more than are looked at
 }
 
@@ -69,9 +71,12 @@ func (p *programs) read(ids []uint32) (changed bool, failed error) {
 			failed = errors.Join(failed, err)
 		default:
 			p.known[id], changed = one, true
+			p.fresh = append(p.fresh, id)
 		}
 	}
-	return forget(p.known, ids) || changed, failed
+	changed = forget(p.known, ids) || changed
+	maps.DeleteFunc(p.loaders, func(id uint32, _ mirror.Process) bool { _, known := p.known[id]; return !known })
+	return changed, failed
 }
 
 func (p *programs) readLinks(ids []uint32) (changed bool, failed error) {

@@ -56,12 +56,20 @@ const (
 // scopes lists what was read, in an order that does not change.
 func (r *round) scopes() []string { return slices.Sorted(maps.Keys(r.seen)) }
 
+// due is what a round looks at besides what takes copies.
+type due struct {
+	slow   bool // what takes none: listeners, modules, owners
+	spaces bool // namespaces of processes, even if that was a moment ago
+	ports  bool // programs at devices, even if that was a moment ago
+	away   bool // other namespaces than our own, even if that was a moment ago
+}
+
 // round looks. The caller holds mu.
-func (i *Inventory) round(ctx context.Context, now time.Time, slow bool) (*round, error) {
+func (i *Inventory) round(ctx context.Context, now time.Time, due due) (*round, error) {
 	ctx, cancel := context.WithTimeout(ctx, roundWithin)
 	defer cancel()
-	r := &round{Inventory: i, ctx: ctx, now: now, slow: slow, seen: map[string][]mirror.Observation{}}
-	gone, err := i.spaces.look(now, false)
+	r := &round{Inventory: i, ctx: ctx, now: now, slow: due.slow, seen: map[string][]mirror.Observation{}}
+	gone, err := i.spaces.look(now, due.spaces)
 	if err != nil {
 		return nil, err
 	}
@@ -69,14 +77,13 @@ func (i *Inventory) round(ctx context.Context, now time.Time, slow bool) (*round
 	for _, k := range gone {
 		delete(i.bpf.ports, k.Inode)
 	}
-	came, err := i.bpf.look(slow)
+	came, err := i.bpf.look(due.slow)
 	if err != nil {
 		r.fail("BPF programs", err)
 	}
-	r.attach = i.bpf.due(now, came)
-	for _, k := range i.spaces.all() {
-		r.visit(k)
-	}
+	i.credit()
+	r.attach = i.bpf.due(now, came || due.ports)
+	r.visitAll(due.away || due.slow || due.ports)
 	r.own(came)
 	r.tellPrograms()
 	for _, f := range r.found {
@@ -84,6 +91,24 @@ func (i *Inventory) round(ctx context.Context, now time.Time, slow bool) (*round
 	}
 	r.tellSpaces()
 	return r, ctx.Err()
+}
+
+// awayShare bounds what looking into other namespaces takes: one part in that
+// many of the time. There can be hundreds.
+const awayShare = 20
+
+// visitAll visits our own namespace, and the others where that is due.
+func (r *round) visitAll(away bool) {
+	all := r.spaces.all()
+	r.visit(all[0])
+	if !away && r.now.Sub(r.spaces.visited) < awayShare*r.spaces.took {
+		return
+	}
+	start := time.Now()
+	for _, k := range all[1:] {
+		r.visit(k)
+	}
+	r.spaces.visited, r.spaces.took = r.now, time.Since(start)
 }
 
 // visit reads the lists of one namespace.
@@ -111,14 +136,9 @@ func (r *round) read(f *found) {
 	if r.xdp {
 		f.xdp, f.fails[xdpList] = socket.XDPs(r.ctx, r.config.Limit)
 	}
-	queues, err := socket.Queues(r.config.Limit)
-	f.fails[queueList] = err
-	for _, q := range queues {
-		inode, _ := socket.InodeOfNetlink(netfilter, q.Port) // 0: the owner is not known
-		f.queues = append(f.queues, queue{q, inode})
-	}
 	if r.slow {
 		f.endpoints, f.fails[endpointList] = socket.Endpoints(r.config.Limit)
+		f.readQueues(r.config.Limit)
 	}
 	if r.attach {
 		f.fails[programList] = r.bpf.attachments(r.ctx, f.Inode)
@@ -128,6 +148,15 @@ func (r *round) read(f *found) {
 	}
 	for _, x := range f.xdp {
 		f.device(r.ctx, x.Index)
+	}
+}
+
+func (f *found) readQueues(limit int) {
+	queues, err := socket.Queues(limit)
+	f.fails[queueList] = err
+	for _, q := range queues {
+		inode, _ := socket.InodeOfNetlink(netfilter, q.Port) // 0: the owner is not known
+		f.queues = append(f.queues, queue{q, inode})
 	}
 }
 
@@ -169,14 +198,11 @@ func (r *round) own(force bool) {
 		for _, q := range f.queues {
 			inodes = append(inodes, q.inode)
 		}
-		if !r.slow {
-			f.endpoints = f.space.endpoints
-		}
-		f.space.endpoints = f.endpoints
 		for _, e := range f.endpoints {
 			inodes = append(inodes, e.Inode)
 		}
 	}
+	inodes = slices.DeleteFunc(inodes, func(inode uint64) bool { return inode == 0 }) // the kernel's own
 	r.owners.find(r.ctx, r.now, inodes, r.slow, force)
 }
 
@@ -195,12 +221,12 @@ func (r *round) tell(f *found) {
 			add(describeXDP(x, f.at(x.Index)), uint64(x.Inode))
 		}
 	})
-	r.list(f, queueList, func(add func(mirror.Observation, uint64)) {
-		for _, q := range f.queues {
-			add(describeQueue(q.Queue), q.inode)
-		}
-	})
 	if r.slow {
+		r.list(f, queueList, func(add func(mirror.Observation, uint64)) {
+			for _, q := range f.queues {
+				add(describeQueue(q.Queue), q.inode)
+			}
+		})
 		r.list(f, endpointList, func(add func(mirror.Observation, uint64)) {
 			for _, e := range f.endpoints {
 				add(describeEndpoint(e), e.Inode)
@@ -237,15 +263,18 @@ func (r *round) tellPrograms() {
 	spaces := r.spaces.all()
 	list := []mirror.Observation{}
 	for _, id := range slices.Sorted(maps.Keys(r.bpf.known)) {
-		if r.config.Ours(id) {
+		if r.ours(id) {
 			continue
 		}
 		o := r.bpf.describe(r.bpf.known[id], spaces)
 		r.hold(&o, r.owners.held.Programs[id])
+		if by := r.bpf.loaders[id]; o.Process.PID == 0 && by.PID != 0 {
+			o.Process, o.Detail = by, join(o.Detail, "held by no process, probably loaded by this one")
+		}
 		list = append(list, o)
 	}
 	for _, id := range slices.Sorted(maps.Keys(r.bpf.links)) {
-		if r.config.Ours(r.bpf.links[id].Program) {
+		if r.ours(r.bpf.links[id].Program) {
 			continue
 		}
 		o := describeLink(r.bpf.links[id])
@@ -256,6 +285,23 @@ func (r *round) tellPrograms() {
 	if r.bpf.more {
 		r.fail("BPF programs", fmt.Errorf("%w: %d", socket.ErrTooMany, r.bpf.limit))
 	}
+}
+
+// ours tells whether a program is the watch's own.
+func (i *Inventory) ours(program uint32) bool {
+	return i.config.Ours(program) || i.calls != nil && i.calls.Owns(program)
+}
+
+// credit notes who has probably loaded the programs that were just seen for the
+// first time: often such a process ends right after.
+func (i *Inventory) credit() {
+	if by := i.loader(); by.PID != 0 {
+		for _, id := range i.bpf.fresh {
+			i.bpf.loaders[id] = by
+		}
+	}
+	i.bpf.fresh = nil
+	i.loading = [2]map[int]mirror.Process{{}, i.loading[0]}
 }
 
 // hold writes the process that has a program or link open. What is only pinned

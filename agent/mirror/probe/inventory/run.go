@@ -5,35 +5,66 @@ import (
 	"time"
 
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/inventory/syscalls"
 )
 
-// Run tells what is there, marked as baseline, and then each difference, until
-// ctx is done.
-func (i *Inventory) Run(ctx context.Context, emit func(mirror.Observation)) error {
-	w := &watching{Inventory: i, ledger: newLedger(i.config.Limit, emit), emit: emit}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		case <-i.wake:
-		}
-		w.look(ctx)
-		timer.Reset(w.pause(time.Now()))
-	}
-}
-
-// watching is one Run.
+// watching is one Run. It belongs to one goroutine.
 type watching struct {
 	*Inventory
 	ledger  *ledger
 	emit    func(mirror.Observation)
 	begun   bool      // the baseline was told
 	last    time.Time // begin of the last round
+	next    time.Time // begin of the next
 	slowly  time.Time // begin of the last slow round
 	failing map[string]bool
+
+	entered bool // a process makes or enters a namespace
+	opened  bool // a process opens or changes a packet socket
+	placed  bool // a BPF program is put at its place
+	writes  map[[2]int]time.Time
+}
+
+// Run tells what is there, marked as baseline, and then each difference, until
+// ctx is done.
+func (i *Inventory) Run(ctx context.Context, emit func(mirror.Observation)) error {
+	w := &watching{Inventory: i, ledger: newLedger(i.config.Limit, emit), emit: emit, writes: map[[2]int]time.Time{}}
+	events := make(chan syscalls.Event, alarmsKept)
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		if i.calls != nil {
+			i.listen(ctx, events)
+		}
+	}()
+	defer func() { <-heard }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-events:
+			w.heard(e, time.Now())
+		case <-timer.C:
+			w.hear(events)
+			w.look(ctx)
+			w.next = time.Now().Add(w.pause(time.Now()))
+		}
+		timer.Reset(time.Until(w.next))
+	}
+}
+
+// hear takes the events that have come already.
+func (w *watching) hear(events <-chan syscalls.Event) {
+	for range alarmsKept {
+		select {
+		case e := <-events:
+			w.heard(e, time.Now())
+		default:
+			return
+		}
+	}
 }
 
 // look does one round and tells what it makes known.
@@ -42,11 +73,12 @@ func (w *watching) look(ctx context.Context) {
 	defer w.mu.Unlock()
 	now := time.Now()
 	slow := now.Sub(w.slowly) >= slowInterval
-	r, err := w.round(ctx, now, slow)
+	r, err := w.round(ctx, now, due{slow: slow, spaces: w.entered, ports: w.placed, away: w.opened || !w.ledger.ripening().IsZero()})
 	if ctx.Err() != nil {
 		return // what was cut short shows nothing
 	}
-	w.last = now
+	w.last, w.entered, w.placed, w.opened = now, false, false, false
+	w.lost(now)
 	if err != nil {
 		w.fails([]error{err}, now)
 		return

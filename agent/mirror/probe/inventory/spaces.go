@@ -15,11 +15,10 @@ import (
 // space is a network namespace that is looked into.
 type space struct {
 	netns.Namespace
-	home      bool // the one of the watched ports
-	depth     netns.Depth
-	since     time.Time
-	devices   map[int]socket.Device // by index; forgotten every second
-	endpoints []socket.Endpoint     // of the last slow look
+	home    bool // the one of the watched ports
+	depth   netns.Depth
+	since   time.Time
+	devices map[int]socket.Device // by index; forgotten every second
 }
 
 // name is what observations call it.
@@ -51,7 +50,9 @@ type spaces struct {
 	known   map[uint64]*space
 	left    int // beyond the limit
 	looked  map[netns.Depth]time.Time
-	suspect bool // one could not be entered: it is gone, or the way to it is
+	visited time.Time     // when others than the home were last looked into
+	took    time.Duration // that
+	suspect bool          // one could not be entered: it is gone, or the way to it is
 }
 
 // How often namespaces are looked for, by how far. It takes about 0.05, 1 and

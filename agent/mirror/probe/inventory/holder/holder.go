@@ -26,6 +26,7 @@ type Held struct {
 	Links      map[uint32][]int // by id of the BPF link
 	Taps       map[string][]int // by name of the tun or tap device
 	Namespaces map[uint64][]int // by inode of the network namespace that a descriptor refers to
+	ByThread   int              // how many of the sockets only a single thread holds
 	Cut        bool             // the walk ended before it had seen all
 }
 
@@ -35,9 +36,10 @@ const (
 	batch      = 512     // names read from a folder at a time
 )
 
-// Walk looks at the descriptors of all processes. wanted are inodes of sockets.
-// root is where proc(5) is mounted. It stops early, with Cut, when ctx is done.
-func Walk(ctx context.Context, root string, wanted map[uint64]bool) *Held {
+// Walk looks at the descriptors of all processes. wanted are inodes of sockets;
+// deep asks to look among single threads for those that no process has. root is
+// where proc(5) is mounted. It stops early, with Cut, when ctx is done.
+func Walk(ctx context.Context, root string, wanted map[uint64]bool, deep bool) *Held {
 	h := &Held{Sockets: map[uint64][]int{}, Programs: map[uint32][]int{}, Links: map[uint32][]int{},
 		Taps: map[string][]int{}, Namespaces: map[uint64][]int{}}
 	w := walk{Held: h, ctx: ctx, wanted: wanted, link: make([]byte, 256)}
@@ -47,8 +49,9 @@ func Walk(ctx context.Context, root string, wanted map[uint64]bool) *Held {
 		}
 		return !h.Cut
 	})
-	if len(h.Sockets) < len(wanted) && !h.Cut {
+	if found := len(h.Sockets); deep && found < len(wanted) && !h.Cut {
 		w.threads(root)
+		h.ByThread = len(h.Sockets) - found
 	}
 	return h
 }
@@ -67,18 +70,33 @@ type walk struct {
 func (w *walk) threads(root string) {
 	each(root, func(name string) bool {
 		pid, err := strconv.Atoi(name)
-		if err != nil {
+		tasks := root + "/" + name + "/task"
+		if err != nil || alone(tasks) {
 			return true
 		}
-		tasks := root + "/" + name + "/task"
 		each(tasks, func(thread string) bool {
-			if thread != name {
+			if tid, err := strconv.Atoi(thread); err == nil && tid != pid && !sameFiles(pid, tid) {
 				w.process(pid, tasks+"/"+thread)
 			}
 			return !w.Cut
 		})
 		return !w.Cut
 	})
+}
+
+// alone tells whether a process has one thread: its folder has two links and
+// one for each thread (fs/proc/base.c, proc_task_getattr).
+func alone(tasks string) bool {
+	var stat unix.Stat_t
+	return unix.Stat(tasks, &stat) != nil || stat.Nlink <= 3
+}
+
+// sameFiles tells whether two threads share their descriptors (kcmp(2)). Where
+// the kernel does not say, they do not.
+func sameFiles(pid, tid int) bool {
+	const files = 2 // KCMP_FILES
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), files, 0, 0, 0)
+	return errno == 0 && order == 0
 }
 
 // process looks at the descriptors below a folder of a process or thread. One
