@@ -220,8 +220,11 @@ func (f *fact) wrapped() string {
 		return ""
 	}
 	to := f.Outer.Destination.String()
-	if f.many {
+	switch {
+	case f.many:
 		to = "many addresses"
+	case f.quotes():
+		to = "their senders"
 	}
 	return fmt.Sprintf(" in %s to %s", f.Encap, to)
 }

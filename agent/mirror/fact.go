@@ -92,6 +92,9 @@ func (j *Judge) key(o Observation) string {
 		return strings.Join([]string{string(o.Kind), o.Netns, o.Subject}, "\x00")
 	}
 	to := destination(o)
+	if o.quotes() {
+		to = toSender
+	}
 	pair := strings.Join([]string{string(o.Kind), o.In, o.leaves(), ""}, "\x00")
 	if j.facts[pair+to] == nil && j.streams[pair] >= maxDestinations {
 		to = toMany
@@ -102,7 +105,18 @@ func (j *Judge) key(o Observation) string {
 // pair is the key without the destination.
 func (f *fact) pair() string { return f.key[:strings.LastIndexByte(f.key, 0)+1] }
 
-const toMany = "many"
+// What stands in a key in place of a destination.
+const (
+	toMany   = "many"
+	toSender = "sender"
+)
+
+// quotes tells of an ICMP error, such as a redirect, that goes to whoever sent
+// the packet which it quotes (RFC 1122, section 3.2.2): he gets his own packet.
+func (o Observation) quotes() bool {
+	icmp := o.Encap == "icmp" || o.Encap == "unknown" && o.Outer.Protocol == 0
+	return o.Kind == Inside && icmp && o.Outer.Destination.IsValid() && o.Outer.Destination == o.Inner.Source
+}
 
 // leaves is the port by which the copy left, as far as that is known.
 func (o Observation) leaves() string {

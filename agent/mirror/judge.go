@@ -85,6 +85,7 @@ func (j *Judge) Observe(o Observation) []Incident {
 	if o.Kind == Tamper && o.Netns != "" && !j.near[o.Netns] { // a port was moved there
 		return append(j.Near(o.Netns), j.Observe(o)...)
 	}
+	o.Harmless = o.Harmless || o.quotes()
 	f, fresh := j.fact(o)
 	if f == nil {
 		return j.pressure(o)
