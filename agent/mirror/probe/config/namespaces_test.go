@@ -1,9 +1,13 @@
 package config
 
 import (
-	"os/exec"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/netns"
@@ -55,12 +59,18 @@ func TestANamespaceWithoutANameOrProcessIsWatched(t *testing.T) {
 	s := run(t, home.open(Config{}))
 	// Nobody stays in it; a bind mount in an odd place is all that leads there.
 	place := t.TempDir() + "/n"
-	other.host("touch", place)
-	other.host("mount", "--bind", "/run/netns/"+other.name, place)
-	t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+	if err := os.WriteFile(place, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/run/netns/"+other.name, place, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(place, unix.MNT_DETACH) })
 	other.do(mirrorR0)
 	other.host("ip", "netns", "del", other.name)
-	s.wait("the mirror", func(o mirror.Observation) bool { return o.Netns != "" && o.Cause == "tc mirred mirror" && o.Process.PID != 0 })
+	s.wait("the mirror", func(o mirror.Observation) bool {
+		return o.Netns != "" && o.Cause == "tc mirred mirror" && o.Process.PID != 0
+	})
 	for range 3 { // it is not taken for gone
 		time.Sleep(lookDeepEvery / 2)
 	}
@@ -132,7 +142,11 @@ func TestAnOverrunIsMadeUpFor(t *testing.T) {
 		}
 	}
 	s := run(t, w)
-	l.do("for i in $(seq 80); do echo link add wxb$i type bridge; done | ip -batch -; " + mirrorR0 + "; for i in $(seq 80); do echo link del wxb$i; done | ip -batch -")
+	var storm strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&storm, "ip link add wxb%d type bridge; ", i)
+	}
+	l.do(storm.String() + mirrorR0)
 	s.begins("tc mirred mirror")
 	l.do("tc filter del dev r0 ingress")
 	s.wait("its end", func(o mirror.Observation) bool { return o.Cause == "tc mirred mirror" && o.Gone })
