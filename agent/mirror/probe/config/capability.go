@@ -58,6 +58,19 @@ func (s *space) capabilities() (all []mirror.Capability) {
 		}
 		all = append(all, c)
 	}
+	return append(all, blind()...)
+}
+
+// blind is what cannot be looked at from here.
+func blind() []mirror.Capability {
+	all := []mirror.Capability{
+		{Name: "team-mode", State: mirror.None, Why: "whether a team device sends every frame on all ports is not in rtnetlink; the device itself is told"},
+		{Name: "switch-mirrors", State: mirror.None, Why: "mirrors in Open vSwitch or in a switch chip that no tc filter stands for are not in the kernel's lists"},
+	}
+	if loaded("ebtables") {
+		// Asking for one of its tables makes or loads it.
+		all = append(all, mirror.Capability{Name: "ebtables-legacy", State: mirror.None, Why: "its tables cannot be read without making them"})
+	}
 	return all
 }
 

@@ -97,11 +97,12 @@ func (w *Watch) Run(ctx context.Context, emit func(mirror.Observation)) error {
 			return nil
 		case <-tick.C:
 		}
-		depth := netns.Processes
-		if time.Since(deep) >= lookDeepEvery || w.misses() {
-			depth, deep = netns.Everything, time.Now()
+		opened, missed := w.look(netns.Processes, false)
+		if missed || time.Since(deep) >= lookDeepEvery {
+			more, _ := w.look(netns.Everything, false)
+			opened, deep = append(opened, more...), time.Now()
 		}
-		for _, s := range w.look(depth, false) {
+		for _, s := range opened {
 			start(s)
 		}
 	}

@@ -36,7 +36,7 @@ func (s *space) device(l link, links map[int32]link) []finding {
 	}
 	if cause, carries := carriers[l.kind]; carries && !l.automatic() {
 		f := add("kind", cause.words, l.text())
-		f.Harmless, f.to = cause.harmless, l.remote()
+		f.Harmless, f.to, f.held = cause.harmless, l.remote(), l.index
 		if f.to.IsValid() {
 			f.Target = f.to.String()
 		} else if l.stacked() {

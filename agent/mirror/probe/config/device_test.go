@@ -1,10 +1,14 @@
 package config
 
 import (
+	"os"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/netns"
 )
 
 func indexOf(s, part string) int              { return strings.Index(s, part) }
@@ -79,6 +83,43 @@ func TestTapsAreTold(t *testing.T) {
 	s.wait("its owner", func(o mirror.Observation) bool { return strings.Contains(o.Detail, "layer 2 of user 7") })
 	l.needs("macvtap", "ip link add link r1 mvt7 type macvtap")
 	if o := s.begins("new macvtap"); o.In != "mvt7" || o.Copy != "r1" {
+		t.Errorf("observation %+v", o)
+	}
+}
+
+func TestTheHolderOfATapIsNamed(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	var tun *os.File
+	// A file of tun belongs to the namespace in which it was opened.
+	err := netns.DoBy(s.watch.all()[0].route, func() (err error) {
+		if tun, err = os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq("tap8")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(int(tun.Fd()), unix.TUNSETIFF, request)
+	})
+	if err != nil {
+		t.Skipf("needs tun: %v", err)
+	}
+	defer tun.Close()
+	o := s.begins("new tun or tap device")
+	if o.In != "tap8" || o.Process.PID != os.Getpid() {
+		t.Errorf("observation %+v", o)
+	}
+	tun.Close()
+	s.ends(o)
+}
+
+func TestAMacvlanThatCopiesIsARule(t *testing.T) {
+	l := newLab(t)
+	s := l.watch()
+	l.needs("macvlan", "ip link add link r1 mv7 type macvlan mode source && ip link set link dev mv7 type macvlan macaddr add 02:00:00:00:00:09")
+	if o := s.begins("macvlan copies frames by who sends them"); o.Kind != mirror.Rule || o.In != "r1" || o.Copy != "mv7" {
 		t.Errorf("observation %+v", o)
 	}
 }

@@ -64,6 +64,16 @@ func (l *lab) do(format string, args ...any) string {
 	return l.host("ip", "netns", "exec", l.name, "sh", "-c", format)
 }
 
+// feed runs a command in the router with text as its input.
+func (l *lab) feed(command, text string) {
+	l.t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", l.name, "sh", "-c", command)
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("%s: %v: %s", command, err, out)
+	}
+}
+
 // needs skips the test where the kernel or the machine cannot do it.
 func (l *lab) needs(what, format string, args ...any) {
 	l.t.Helper()
@@ -103,7 +113,7 @@ func (l *lab) watch() *seen {
 }
 
 func run(t testing.TB, w *Watch) *seen {
-	s := &seen{t: t, news: make(chan struct{}, 1)}
+	s := &seen{t: t, watch: w, news: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx, s.add) }()
@@ -118,10 +128,11 @@ func run(t testing.TB, w *Watch) *seen {
 
 // seen is what a watch has emitted.
 type seen struct {
-	t    testing.TB
-	news chan struct{}
-	mu   sync.Mutex
-	list []mirror.Observation
+	t     testing.TB
+	watch *Watch
+	news  chan struct{}
+	mu    sync.Mutex
+	list  []mirror.Observation
 }
 
 func (s *seen) add(o mirror.Observation) {

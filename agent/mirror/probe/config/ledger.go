@@ -18,6 +18,7 @@ type finding struct {
 	mirror.Observation
 	device int32      // index of the device that it copies to; 0: none
 	to     netip.Addr // address that it copies to; zero: none
+	held   int32      // index of a device whose holder is wanted; 0: none
 	loose  bool       // the detail is an example: another one is no news
 }
 

@@ -9,16 +9,17 @@ import (
 
 // look opens namespaces that are new and, if it looked at everything, ends
 // those that are gone: a namespace that nothing but our own sockets keeps is
-// let go. It returns the new ones.
-func (w *Watch) look(depth netns.Depth, baseline bool) []*space {
+// let go. It returns the new ones, and whether one in which a process was has
+// none now, so that it may be gone.
+func (w *Watch) look(depth netns.Depth, baseline bool) (opened []*space, missed bool) {
 	if w.config.Alone {
-		return nil
+		return nil, false
 	}
 	found, err := netns.Find(depth, 16*w.config.MaxNamespaces)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.lost = err; err != nil {
-		return nil
+		return nil, false
 	}
 	there := map[uint64]netns.Namespace{}
 	for _, n := range found.Namespaces {
@@ -26,8 +27,10 @@ func (w *Watch) look(depth netns.Depth, baseline bool) []*space {
 	}
 	if depth == netns.Everything {
 		w.forget(there)
+	} else {
+		missed = w.misses(there)
 	}
-	return w.meet(there, found.Left, depth, baseline)
+	return w.meet(there, found.Left, depth, baseline), missed
 }
 
 func (w *Watch) forget(there map[uint64]netns.Namespace) {
@@ -37,6 +40,17 @@ func (w *Watch) forget(there map[uint64]netns.Namespace) {
 			delete(w.spaces, inode)
 		}
 	}
+}
+
+// misses tells whether there is nobody in a namespace any more. It is looked
+// for once; if it stays, only looking at everything finds it.
+func (w *Watch) misses(there map[uint64]netns.Namespace) (missed bool) {
+	for inode, s := range w.spaces {
+		if _, ok := there[inode]; !ok && !s.deep && inode != w.home {
+			s.deep, missed = true, true
+		}
+	}
+	return missed
 }
 
 func (w *Watch) meet(there map[uint64]netns.Namespace, left int, depth netns.Depth, baseline bool) (opened []*space) {
@@ -60,26 +74,4 @@ func (w *Watch) meet(there map[uint64]netns.Namespace, left int, depth netns.Dep
 	}
 	w.left = left
 	return opened
-}
-
-// misses tells whether a namespace that a process was in has none now, so that
-// it may be gone.
-func (w *Watch) misses() bool {
-	found, err := netns.Find(netns.Processes, 16*w.config.MaxNamespaces)
-	if err != nil {
-		return false
-	}
-	there := map[uint64]bool{}
-	for _, n := range found.Namespaces {
-		there[n.Inode] = true
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for inode, s := range w.spaces {
-		if !there[inode] && !s.deep && inode != w.home {
-			s.deep = true // looked at once; if it stays, only deep looks find it
-			return true
-		}
-	}
-	return false
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,10 @@ import (
 const (
 	nftGroup    = 7 // NFNLGRP_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 	sizeofNFGen = 4 // struct nfgenmsg: family, version, resource
+
+	// wholeEvery is how often rules are read though their generation says that
+	// nothing has changed.
+	wholeEvery = 10 * time.Second
 )
 
 // nftType is the type of an nf_tables message.
@@ -39,7 +44,10 @@ type chain struct {
 // nftables is what is known of a namespace's chains, so that a rule can be
 // told with the device on which it works.
 type nftables struct {
-	conn *netlink.Conn
+	conn  *netlink.Conn
+	rules []nftRule // as last read
+	stamp uint32    // generation of the rule set at that time
+	whole time.Time // when that was
 
 	mu      sync.Mutex // guards what follows
 	chains  map[chainKey]chain
@@ -138,17 +146,52 @@ func (s *space) readNFT(ctx context.Context) ([]finding, error) {
 			return nil, err
 		}
 	}
+	stamp, err := s.nft.generation(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nft generation: %w", err)
+	}
+	if stamp != s.nft.stamp || time.Since(s.nft.whole) > wholeEvery {
+		if err := s.nft.read(ctx); err != nil {
+			return nil, err
+		}
+		s.nft.stamp, s.nft.whole = stamp, time.Now()
+	}
+	var all []finding
+	for _, r := range s.nft.rules {
+		all = append(all, s.nftFindings(r)...)
+	}
+	return all, nil
+}
+
+// generation is a number that the kernel changes with each transaction.
+func (t *nftables) generation(ctx context.Context) (uint32, error) {
+	answers, err := t.conn.Request(ctx, nftType(unix.NFT_MSG_GETGEN), 0, make([]byte, sizeofNFGen))
+	if err != nil {
+		return 0, err
+	}
+	const id = 1 // NFTA_GEN_ID
+	for _, m := range answers {
+		if rest, err := m.Rest(sizeofNFGen); err == nil {
+			a, err := attributes(rest)
+			return a[id].BigUint32(), err
+		}
+	}
+	return 0, fmt.Errorf("%w: no answer", netlink.ErrMalformed)
+}
+
+// read lists all chains and rules.
+func (t *nftables) read(ctx context.Context) error {
 	chains, callers := map[chainKey]chain{}, map[chainKey]map[chainKey]bool{}
-	err := s.nft.conn.Dump(ctx, nftType(unix.NFT_MSG_GETCHAIN), make([]byte, sizeofNFGen), func(m netlink.Message) error {
+	err := t.conn.Dump(ctx, nftType(unix.NFT_MSG_GETCHAIN), make([]byte, sizeofNFGen), func(m netlink.Message) error {
 		c, err := parseChain(m)
 		chains[c.chainKey] = c
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nft chains: %w", err)
+		return fmt.Errorf("nft chains: %w", err)
 	}
 	var rules []nftRule
-	err = s.nft.conn.Dump(ctx, nftType(unix.NFT_MSG_GETRULE), make([]byte, sizeofNFGen), func(m netlink.Message) error {
+	err = t.conn.Dump(ctx, nftType(unix.NFT_MSG_GETRULE), make([]byte, sizeofNFGen), func(m netlink.Message) error {
 		r, err := parseRule(m)
 		if err != nil {
 			return err
@@ -160,14 +203,11 @@ func (s *space) readNFT(ctx context.Context) ([]finding, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nft rules: %w", err)
+		return fmt.Errorf("nft rules: %w", err)
 	}
-	s.nft.replace(chains, callers)
-	var all []finding
-	for _, r := range rules {
-		all = append(all, s.nftFindings(r)...)
-	}
-	return all, nil
+	t.rules = rules
+	t.replace(chains, callers)
+	return nil
 }
 
 // nftFindings writes a rule down.

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"waxseal/agent/mirror"
 )
@@ -25,10 +24,5 @@ func processOf(port uint32, namespace uint64) mirror.Process {
 	if err == nil && link != fmt.Sprintf("net:[%d]", namespace) {
 		return mirror.Process{}
 	}
-	p := mirror.Process{PID: int(port)}
-	if comm, err := os.ReadFile(dir + "/comm"); err == nil {
-		p.Comm = strings.TrimSuffix(string(comm), "\n")
-	}
-	p.Exe, _ = os.Readlink(dir + "/exe")
-	return p
+	return describe(dir)
 }

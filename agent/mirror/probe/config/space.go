@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -103,7 +104,12 @@ func (s *space) addListener(l *listener) {
 	}
 }
 
-func (s *space) keep(f interface{ Close() error }) { s.files = append(s.files, f) }
+// keep has a file closed with the watch.
+func (s *space) keep(f io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, f)
+}
 
 // end makes run return after it has told that everything is gone.
 func (s *space) end() {
@@ -117,9 +123,12 @@ func (s *space) end() {
 
 func (s *space) close() {
 	s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range s.files {
 		f.Close()
 	}
+	s.files = nil
 }
 
 // event is what a notification says.

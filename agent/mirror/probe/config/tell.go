@@ -12,6 +12,11 @@ func (s *space) tell(ctx context.Context, emit func(mirror.Observation), f findi
 	o := f.Observation
 	o.Time, o.Netns, o.Count = s.config.Now(), s.called, 1
 	o.Baseline = baseline
+	if o.Process == (mirror.Process{}) && f.held != 0 {
+		if l, known := s.links.get(f.held); known {
+			o.Process = holderOf(l)
+		}
+	}
 	if o.Copy == "" {
 		o.Copy = s.wayOut(ctx, f)
 	}
