@@ -35,14 +35,13 @@ func newLab(t testing.TB) *lab {
 	l := &lab{t, fmt.Sprintf("wxc%d-%d", os.Getpid(), labs.Add(1))}
 	l.host("ip", "netns", "add", l.name)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", l.name).Run() })
-	l.do("ip link set lo up")
+	var script strings.Builder
+	script.WriteString("link set lo up\n")
 	for i := range 3 {
-		l.do("ip link add r%d type veth peer name p%d", i, i)
-		l.do("ip addr add 10.77.%d.1/24 dev r%d", i, i)
-		l.do("ip addr add fd77:%d::1/64 dev r%d nodad", i, i)
-		l.do("ip link set r%d up", i)
-		l.do("ip link set p%d up", i)
+		fmt.Fprintf(&script, "link add r%[1]d type veth peer name p%[1]d\naddr add 10.77.%[1]d.1/24 dev r%[1]d\n", i)
+		fmt.Fprintf(&script, "addr add fd77:%[1]d::1/64 dev r%[1]d nodad\nlink set r%[1]d up\nlink set p%[1]d up\n", i)
 	}
+	l.feed("ip -batch -", script.String())
 	return l
 }
 
