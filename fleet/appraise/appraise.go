@@ -36,6 +36,7 @@ type appraisal struct {
 	reasons  []string
 	open     map[measure.PCR]bool // PCRs that the hand-over did not close
 	foretold bool                 // the firmware's log names what was predicted
+	coverage *measure.Record      // what the watch on traffic can see, as it last said
 }
 
 // part is a component in the making.
@@ -58,7 +59,11 @@ type row struct {
 
 // differs tells whether the state speaks against the boot.
 func (s State) differs() bool {
-	return s != Good && s != Informational
+	switch s {
+	case Good, Informational, Noticed, Past, NotCovered:
+		return false
+	}
+	return true
 }
 
 // Appraise judges v by ref and p.
@@ -81,10 +86,16 @@ func Appraise(v evidence.Verified, ref reference.Values, p Policy) Verdict {
 	a.judgeCaps()
 	a.judgeRecords()
 	a.judgeUnverified()
+	a.judgeCoverage()
 	verdict.Assurance = a.assurance()
 	verdict.Components = a.components()
 	verdict.Reasons = a.because(verdict)
-	if len(verdict.Reasons) == 0 {
+	verdict.Warnings = warnings(verdict.Components)
+	switch {
+	case len(verdict.Reasons) > 0:
+	case slices.ContainsFunc(verdict.Components, func(c Component) bool { return c.Result == Warning }):
+		verdict.Result = Warning
+	default:
 		verdict.Result = Affirming
 	}
 	return verdict

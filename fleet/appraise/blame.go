@@ -61,10 +61,7 @@ func (a *appraisal) component(p *part) (Component, int) {
 		c.Result = Contraindicated
 	}
 	if c.Result == Affirming && !slices.ContainsFunc(p.rows, func(r row) bool { return r.state == Good }) {
-		c.Result, c.State = None, Informational
-		if len(p.rows) == 0 && p.name != firmwareName {
-			c.State = Unverified
-		}
+		c.Result, c.State = mildest(p)
 	}
 	if p.dropped > 0 {
 		c.Note = fmt.Sprintf("%d more measurements of the same kind", p.dropped)
@@ -129,4 +126,23 @@ func (a *appraisal) held(names []string, visited map[string]bool) string {
 func (a *appraisal) differs(name string) bool {
 	p := a.parts[name]
 	return p != nil && slices.ContainsFunc(p.rows, func(r row) bool { return r.state.differs() })
+}
+
+// mildest returns the result of a part in which nothing differs and nothing is
+// good.
+func mildest(p *part) (Result, State) {
+	for _, state := range []State{Past, Noticed, NotCovered} {
+		for _, r := range p.rows {
+			if r.state == state {
+				return state.beside(p.name), state
+			}
+		}
+	}
+	if len(p.rows) == 0 && p.name == coverageName {
+		return None, NotCovered
+	}
+	if len(p.rows) == 0 && p.name != firmwareName {
+		return None, Unverified
+	}
+	return None, Informational
 }

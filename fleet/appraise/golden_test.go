@@ -107,6 +107,9 @@ func (c *testCase) put(archive *txtar.Archive, name, data string) {
 // content returns what a word of a case stands for.
 func (c *testCase) content(word string) []byte {
 	if name, ok := strings.CutPrefix(word, "@"); ok {
+		if strings.HasSuffix(name, ".json") { // which ends without a line break
+			return []byte(strings.TrimSuffix(c.files[name], "\n"))
+		}
 		return []byte(c.files[name])
 	}
 	return []byte(word)
@@ -236,6 +239,11 @@ func show(v appraise.Verdict) string {
 	fmt.Fprintf(&b, "%d good\n", good)
 	for _, r := range v.Reasons {
 		fmt.Fprintf(&b, "because %s\n", r)
+	}
+	for _, w := range v.Warnings {
+		if !strings.HasPrefix(w, string(appraise.NotCovered)) { // of which there is a line above
+			fmt.Fprintf(&b, "beside %s\n", w)
+		}
 	}
 	return b.String()
 }

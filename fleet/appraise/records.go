@@ -181,22 +181,6 @@ func (a *appraisal) firstOfFirmware() string {
 	return name
 }
 
-// judgeRuntime takes phases for what they are, and everything else that the
-// running agent has recorded as a finding.
-func (a *appraisal) judgeRuntime(r measure.Record) {
-	out := agentRow(r, a.end())
-	switch {
-	case r.Class() == "phase" && r.Content == sha256.Sum256([]byte(r.Name)):
-		out.state = Informational
-	case r.Class() == "mirror":
-		out.state = Finding
-	default:
-		a.addUnknown(r, a.end())
-		return
-	}
-	a.bounded(r.Subject(), out)
-}
-
 // addUnknown adds a record that the reference does not know.
 func (a *appraisal) addUnknown(r measure.Record, position int) {
 	out := agentRow(r, position)

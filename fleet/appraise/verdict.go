@@ -60,6 +60,9 @@ const (
 	Incomplete    State = "incomplete"    // the measuring did not end with the hand-over of the reference
 	Follows       State = "follows"       // differs only because it contains another component that differs
 	Finding       State = "finding"       // something the running agent has seen, such as a mirror
+	Noticed       State = "noticed"       // something it has seen that proves nothing
+	Past          State = "past"          // a finding that has ended since the start of the router
+	NotCovered    State = "not covered"   // something it cannot see here, or did not look at
 	Unverified    State = "unverified"    // in a PCR that the quote does not cover
 	Informational State = "informational" // says something, and is not judged
 )
@@ -74,7 +77,8 @@ type Verdict struct {
 	Version    string      `json:"version,omitempty"` // of the reference
 	Bank       string      `json:"bank,omitempty"`
 	Received   time.Time   `json:"received,omitzero"`
-	Reasons    []string    `json:"reasons"` // why the result is not affirming; the culprit first
+	Reasons    []string    `json:"reasons"`            // why the result is contraindicated; the culprit first
+	Warnings   []string    `json:"warnings,omitempty"` // why it is no better than a warning, or what is to be known beside it
 	Components []Component `json:"components"`
 }
 

@@ -74,7 +74,7 @@ func (c Config) wanted(records []measure.Record) [][sha256.Size]byte {
 // mayBeText leaves out what no router keeps as text: code and phases.
 func mayBeText(r measure.Record) bool {
 	switch r.Class() {
-	case "policy", "cmdline", "owner", "config", "startup", "bootenv", "module":
+	case "policy", "cmdline", "owner", "config", "startup", "bootenv", "module", "mirror", "runtime":
 		return true
 	}
 	return strings.Contains(r.Name, "?c=") && r.Class() != "aggregate"
