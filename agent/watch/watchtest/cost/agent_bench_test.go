@@ -10,7 +10,7 @@ import (
 // memory, and that of its maps. What its programs cost in the kernel, on the
 // path of packets, is BenchmarkForwarding's.
 //
-//	go test ./agent/watch/cost -run '^$' -bench Agent -benchtime 1x -waxseald bin/waxseald
+//	go test ./agent/watch/watchtest/cost -run '^$' -bench Agent -benchtime 1x -waxseald bin/waxseald
 func BenchmarkAgent(b *testing.B) {
 	lab := newLab(b)
 	s := newSender(b, lab)

@@ -22,7 +22,7 @@ const patience = 5 * time.Second
 // ("first"), and to the alarm that copies of packets were counted ("packets").
 // The tool is started anew for each attack.
 //
-//	go test ./agent/watch/cost -run '^$' -bench Latency -benchtime 1x -waxseald bin/waxseald
+//	go test ./agent/watch/watchtest/cost -run '^$' -bench Latency -benchtime 1x -waxseald bin/waxseald
 func BenchmarkLatency(b *testing.B) {
 	for _, c := range []struct{ name, sampling string }{
 		{"1of1", "1/1"}, {"1of64", "1/64"}, {"1of256", "1/256"},

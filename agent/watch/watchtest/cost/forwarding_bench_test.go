@@ -19,7 +19,7 @@ import (
 // what is compared, percent more than with nothing ("%-over-none") and points
 // more than the empty program ("points").
 //
-//	go test ./agent/watch/cost -run '^$' -bench Forwarding -benchtime 6x -waxseald bin/waxseald
+//	go test ./agent/watch/watchtest/cost -run '^$' -bench Forwarding -benchtime 6x -waxseald bin/waxseald
 func BenchmarkForwarding(b *testing.B) {
 	for _, c := range []struct {
 		name string
