@@ -28,7 +28,7 @@ func (l *lab) nothingLeft(port uint32) {
 	}
 }
 
-func attachedTCX(t *testing.T, port uint32, s side) int {
+func attachedTCX(t testing.TB, port uint32, s side) int {
 	t.Helper()
 	found, err := queryTCX(port, s)
 	if err != nil {

@@ -22,6 +22,7 @@ type device struct {
 	lower    uint32 // the device that it stands on; 0: none, or in another namespace
 	qdisc    string // at the root of its egress; "noqueue" holds nothing back
 	moved    bool   // of RTM_DELLINK: it went to another namespace
+	space    int32  // what this namespace calls that one; -1: not told
 	xdp      xdp
 	counters nic
 }
@@ -56,6 +57,7 @@ func parseDevice(m netlink.Message) (device, error) {
 		return device{}, err
 	}
 	d := device{
+		space:    -1,
 		hardware: binary.NativeEndian.Uint16(m.Body[2:]),
 		index:    binary.NativeEndian.Uint32(m.Body[4:]),
 	}
@@ -85,7 +87,9 @@ func (d *device) read(a netlink.Attr) (err error) {
 		d.qdisc = a.String()
 	case unix.IFLA_PARENT_DEV_NAME:
 		d.parent = a.String()
-	case unix.IFLA_NEW_NETNSID, unix.IFLA_NEW_IFINDEX:
+	case unix.IFLA_NEW_NETNSID:
+		d.moved, d.space = true, int32(a.Uint32())
+	case unix.IFLA_NEW_IFINDEX:
 		d.moved = true
 	case unix.IFLA_STATS64:
 		d.counters = parseNIC(a.Data)

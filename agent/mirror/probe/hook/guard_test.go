@@ -2,6 +2,7 @@ package hook
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -298,7 +299,10 @@ func TestAMovedPortIsFoundAndCarriesNothingOfOurs(t *testing.T) {
 		there := elsewhere(t)
 		began := time.Now()
 		g.move(g.port, there)
-		g.expect(mirror.Tamper, "moved to another network namespace", began)
+		o := g.expect(mirror.Tamper, "moved to another network namespace", began)
+		if inode, _ := inodeOf(fmt.Sprintf("/proc/self/fd/%d", there.file.Fd())); o.Netns != fmt.Sprintf("net:[%d]", inode) {
+			t.Errorf("it went to %q, want net:[%d]", o.Netns, inode)
+		}
 		moved := there.index("r0")
 		if there.hasClsact(moved) {
 			t.Error("the qdisc went with the port")
@@ -306,6 +310,10 @@ func TestAMovedPortIsFoundAndCarriesNothingOfOurs(t *testing.T) {
 		eventually(t, "the port is not listed", func() bool { return g.guard.Capabilities()[0].State == mirror.None })
 		there.move(moved, g.lab)
 		eventually(t, "it is hooked when it is back", func() bool { return g.guard.Capabilities()[0].State == mirror.Full })
+		eventually(t, "the finding has ended", func() bool {
+			all := g.wrong()
+			return len(all) > 0 && all[len(all)-1].Gone && all[len(all)-1].Subject == "netns/r0"
+		}, func() any { return g.taken() })
 	})
 }
 

@@ -76,6 +76,7 @@ type Guard struct {
 	refused  error            // why nothing at all can be hooked; set by Open
 	ports    map[uint32]*port // by index
 	conduits map[uint32]bool  // devices that carry the frames of a switch chip's ports
+	away     map[string]bool  // names of ports that were moved to another namespace
 	told     []mirror.Observation
 	pins     *pins      // nil: none are wanted
 	heart    *heartbeat // nil: there is nothing to pin it in
@@ -94,7 +95,7 @@ func Open(c Config) (*Guard, error) {
 	default:
 		return nil, fmt.Errorf("way %q: want %q, %q or nothing", c.Way, TCX, Clsact)
 	}
-	g := &Guard{config: c, interval: c.Interval, ports: map[uint32]*port{}, conduits: map[uint32]bool{}}
+	g := &Guard{config: c, interval: c.Interval, ports: map[uint32]*port{}, conduits: map[uint32]bool{}, away: map[string]bool{}}
 	if g.interval <= 0 {
 		g.interval = defaultInterval
 	}

@@ -63,7 +63,7 @@ func TestPortsMayComeGoAndChangeTheirNamesAtAnyMoment(t *testing.T) {
 			return full == len(names)
 		}, func() any { return g.Capabilities() })
 		for _, o := range s.wrong() {
-			if o.Kind != mirror.Tamper || o.Cause != "the port was moved to another network namespace" {
+			if o.Kind != mirror.Tamper || o.Subject != "netns/"+o.In {
 				t.Errorf("%s %s: %s", o.Kind, o.Subject, o.Cause)
 			}
 		}

@@ -24,12 +24,12 @@ import (
 // lab is a network namespace of the test's own thread. It goes with the thread,
 // and all devices in it.
 type lab struct {
-	t     *testing.T
+	t     testing.TB
 	links *netlink.Conn
 	file  *os.File
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root for a network namespace")
@@ -41,7 +41,7 @@ func newLab(t *testing.T) *lab {
 	return thisLab(t)
 }
 
-func thisLab(t *testing.T) *lab {
+func thisLab(t testing.TB) *lab {
 	t.Helper()
 	c, err := netlink.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -56,7 +56,7 @@ func thisLab(t *testing.T) *lab {
 }
 
 // elsewhere is another namespace, with its own connection.
-func elsewhere(t *testing.T) *lab {
+func elsewhere(t testing.TB) *lab {
 	t.Helper()
 	made := make(chan *lab)
 	go func() {
@@ -301,6 +301,12 @@ func (s *sink) emit(o mirror.Observation) {
 	s.all = append(s.all, o)
 }
 
+func (s *sink) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = nil
+}
+
 func (s *sink) taken() []mirror.Observation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,7 +320,7 @@ func (s *sink) wrong() []mirror.Observation {
 }
 
 // find waits for an observation whose cause contains what.
-func (s *sink) find(t *testing.T, kind mirror.Kind, what string) mirror.Observation {
+func (s *sink) find(t testing.TB, kind mirror.Kind, what string) mirror.Observation {
 	t.Helper()
 	var found mirror.Observation
 	eventually(t, string(kind)+" "+what, func() bool {
@@ -331,7 +337,7 @@ func (s *sink) find(t *testing.T, kind mirror.Kind, what string) mirror.Observat
 
 const patience = 20 * time.Second
 
-func eventually(t *testing.T, what string, done func() bool, got ...func() any) {
+func eventually(t testing.TB, what string, done func() bool, got ...func() any) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if done() {

@@ -89,6 +89,7 @@ func router(t *testing.T) (l, client, server *lab) {
 	return l, client, server
 }
 
+// TestFullRateIsNoBypass runs for WAXSEAL_LOAD_SECONDS each.
 func TestFullRateIsNoBypass(t *testing.T) {
 	seconds := "1"
 	if s := os.Getenv("WAXSEAL_LOAD_SECONDS"); s != "" {

@@ -93,6 +93,7 @@ func (g *Guard) meet(d device) *port {
 	}
 	p := &port{index: d.index, name: d.name}
 	g.ports[d.index] = p
+	g.returned(p)
 	g.config.Changed(p.name, p.index, true)
 	return p
 }
@@ -133,7 +134,9 @@ func (g *Guard) drop(index uint32) {
 		return
 	}
 	delete(g.ports, index)
+	g.guardXDP(p, xdp{})
 	for _, s := range []side{egress, ingress} {
+		g.settled(p, s, "the port is gone")
 		if h := p.seats[s].hold; h != nil {
 			_ = h.release() // what is on it went with the device
 		}

@@ -96,7 +96,7 @@ func (g *Guard) guardSeat(p *port, s side, now time.Time) {
 // or was lost.
 func (g *Guard) absent(p *port, moved bool) {
 	if g.catchUp(); g.ports[p.index] == p {
-		g.gone(p.index, moved)
+		g.gone(p.index, moved, -1)
 		g.missed = true
 	}
 }

@@ -90,19 +90,9 @@ func (g *Guard) note(m netlink.Message) error {
 			g.guardXDP(p, d.xdp)
 		}
 	case unix.RTM_DELLINK:
-		g.gone(d.index, d.moved)
+		g.gone(d.index, d.moved, d.space)
 	}
 	return nil
-}
-
-// gone forgets a port. One that was moved to another namespace still carries
-// traffic, out of our sight.
-func (g *Guard) gone(index uint32, moved bool) {
-	p := g.ports[index]
-	if p != nil && moved {
-		g.say(p.tamper("netns/", "the port was moved to another network namespace", ""))
-	}
-	g.drop(index)
 }
 
 // catchUp reads the notifications that wait, so that a port that was deleted is
