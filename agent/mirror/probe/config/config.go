@@ -32,9 +32,8 @@ type Config struct {
 	// port, by its kernel id. A name proves nothing: any filter may carry ours.
 	// nil: none is.
 	Ours func(program uint32) bool
-	// Program says what a BPF program can do to packets, for example "clones and
-	// redirects packets", and whether it can take copies at all. nil: not known,
-	// so that any may.
+	// Program says what a BPF program does, and whether it can take copies at
+	// all. nil: what the functions that it calls tell.
 	Program func(program uint32) (does string, copies bool)
 
 	Alone         bool             // only the namespace of the calling thread
@@ -58,6 +57,9 @@ type Watch struct {
 func Open(c Config) (*Watch, error) {
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Program == nil {
+		c.Program = newPrograms().of
 	}
 	if c.MaxNamespaces == 0 {
 		c.MaxNamespaces = defaultNamespaces

@@ -1,9 +1,15 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/netlink"
 )
 
 func TestAMirroringFilterIsNamedAndItsEndToo(t *testing.T) {
@@ -76,6 +82,57 @@ func TestFiltersThatNeitherCopyNorDivertAreNotTold(t *testing.T) {
 		if o.Kind == mirror.Rule && o.Subject != "qdisc/r0/clsact" {
 			t.Errorf("emitted %+v", o)
 		}
+	}
+}
+
+// onIngress puts a BPF program on r0 as a filter with our name.
+func (l *lab) onIngress(w *Watch, instructions asm.Instructions) {
+	l.t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: instructions})
+	if err != nil {
+		l.t.Skipf("needs BPF: %v", err)
+	}
+	l.t.Cleanup(func() { p.Close() })
+	s := w.all()[0]
+	device := int32(0)
+	for _, d := range s.links.all() {
+		if d.name == "r0" {
+			device = d.index
+		}
+	}
+	body := words(0, uint32(device), 0, hookIngress, 7<<16|0x0300)
+	body = netlink.AppendString(body, unix.TCA_KIND, "bpf")
+	const fd, name, flags = 6, bpfName, 8 // TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS: direct action
+	options := netlink.AppendUint32(nil, fd, uint32(p.FD()))
+	options = netlink.AppendUint32(netlink.AppendString(options, name, "waxseal/1/2"), flags, 1)
+	body = netlink.AppendNested(body, unix.TCA_OPTIONS, options)
+	if _, err := s.route.Request(l.t.Context(), unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body); err != nil {
+		l.t.Skipf("needs BPF filters: %v", err)
+	}
+}
+
+func TestABPFFilterIsJudgedByWhatItCallsNotByItsName(t *testing.T) {
+	for name, c := range map[string]struct {
+		program  asm.Instructions
+		harmless bool
+	}{
+		"clones": {asm.Instructions{
+			asm.Mov.Imm(asm.R2, 1), asm.Mov.Imm(asm.R3, 0), asm.FnCloneRedirect.Call(), asm.Mov.Imm(asm.R0, -1), asm.Return(),
+		}, false},
+		"only looks": {asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.do("tc qdisc add dev r0 clsact")
+			s := l.watch()
+			l.onIngress(s.watch, c.program)
+			o := s.begins("tc bpf program")
+			if o.In != "r0" || o.Harmless != c.harmless && !strings.Contains(o.Detail, "of unknown calls") {
+				t.Errorf("observation %+v", o)
+			}
+			l.do("tc filter del dev r0 ingress")
+			s.ends(o)
+		})
 	}
 }
 
