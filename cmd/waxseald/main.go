@@ -4,7 +4,8 @@
 // to boot into the TPM, starts itself again as the resident agent and hands
 // the machine over to the router's own userland. As "waxseald agent" it is
 // that resident agent: it answers challenges and enrollment on port 9339, and
-// RFC 9684 over RESTCONF on port 8443.
+// RFC 9684 over RESTCONF on port 8443. As "waxseald watch" it is a tool by
+// itself, which says what copies the traffic of network ports.
 //
 // Whatever fails in it, the router boots and forwards; what failed is told to
 // those who ask.
@@ -30,6 +31,9 @@ func run(args []string, pid int, log *slog.Logger, stdout io.Writer) int {
 		initialise(log)
 		return 1
 	}
+	if len(args) > 1 && args[1] == "watch" {
+		return watchPorts(args[2:], stdout, os.Stderr)
+	}
 	command := ""
 	if len(args) == 2 {
 		command = args[1]
@@ -45,7 +49,7 @@ func run(args []string, pid int, log *slog.Logger, stdout io.Writer) int {
 		showName(log)
 		err = serve(log)
 	default:
-		fmt.Fprintln(stdout, "usage: waxseald agent | serve | version\n\nWithout arguments it is /init of an initramfs, as process 1.")
+		fmt.Fprintln(stdout, "usage: waxseald agent | serve | watch --ports … | version\n\nWithout arguments it is /init of an initramfs, as process 1.")
 		return 2
 	}
 	if err != nil {

@@ -17,21 +17,21 @@ func tampers(cause string) Want {
 
 // Attacks on the watch. They begin when it runs, and need its hooks.
 var attacksOnWatch = []Attack{
-	{Name: "hooks of a port detached", Want: tampers(R0), Start: detach},
-	{Name: "hooks of a port detached by removing its qdisc", Want: tampers(R0), Start: func(l *Lab) (func(), error) {
+	{Name: "hooks of a port detached", OnWatch: true, Want: tampers(R0), Start: detach},
+	{Name: "hooks of a port detached by removing its qdisc", OnWatch: true, Want: tampers(R0), Start: func(l *Lab) (func(), error) {
 		if err := l.Router.Run("tc", "qdisc", "del", "dev", R0, "clsact"); err != nil {
 			return nil, fmt.Errorf("hooks are not on clsact: %w", ErrLacking)
 		}
 		return func() {}, nil
 	}},
-	{Name: "port moved to another namespace", Want: Want{Kinds: []mirror.Kind{mirror.Tamper, mirror.Device}, Cause: R2, Severity: mirror.Notice}, Start: func(l *Lab) (func(), error) {
+	{Name: "port moved to another namespace", OnWatch: true, Want: Want{Kinds: []mirror.Kind{mirror.Tamper, mirror.Device}, Cause: R2, Severity: mirror.Notice}, Start: func(l *Lab) (func(), error) {
 		n, err := l.Namespace("far")
 		if err != nil {
 			return nil, err
 		}
 		return func() {}, l.Router.Run("ip", "link", "set", R2, "netns", n.Name)
 	}},
-	{Name: "program that ends the chain before us", Want: Want{Kinds: []mirror.Kind{mirror.Tamper, mirror.Program, mirror.Bypass}, Severity: mirror.Alarm}, Start: shadow},
+	{Name: "program that ends the chain before us", OnWatch: true, Want: Want{Kinds: []mirror.Kind{mirror.Tamper, mirror.Program, mirror.Bypass}, Severity: mirror.Alarm}, Start: shadow},
 }
 
 // detach takes whatever programs are on the TCX hooks of r0 off them, by force.

@@ -65,3 +65,26 @@ func TestEveryAttackCanBeStartedAndReachesTheCollector(t *testing.T) {
 		})
 	}
 }
+
+func TestEveryHarmlessSetUpRuns(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to make network namespaces")
+	}
+	for _, b := range Harmless() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			lab, err := Open(b.Shape)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := lab.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := b.Run(lab); err != nil && !errors.Is(err, ErrLacking) {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -27,6 +27,8 @@ type Attack struct {
 	Ports []string // watched ports besides r0, r1 and r2
 	Start Start
 	Want  Want
+
+	OnWatch bool // it is an attack on the hooks of a running watch
 }
 
 // Start sets something up in the lab. What it returns takes that away again,

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"waxseal/agent/mirror"
+	"waxseal/agent/watch"
+	"waxseal/measure/authorised"
+)
+
+// judgeOf returns a judge of the ports, who knows what is authorised.
+func judgeOf(f watchFlags) (*mirror.Judge, error) {
+	c := mirror.Config{Ports: f.ports}
+	if f.authorised != "" {
+		set, err := readAuthorised(f)
+		if err != nil {
+			return nil, err
+		}
+		c.Authorised = set
+	}
+	return mirror.NewJudge(c), nil
+}
+
+func readAuthorised(f watchFlags) (authorised.Set, error) {
+	trust, err := os.ReadFile(f.approvers)
+	if err != nil {
+		return authorised.Set{}, err
+	}
+	approvers, err := authorised.ParseApprovers(trust)
+	if err != nil {
+		return authorised.Set{}, fmt.Errorf("%s: %w", f.approvers, err)
+	}
+	file, err := os.ReadFile(f.authorised)
+	if err != nil {
+		return authorised.Set{}, err
+	}
+	set, err := authorised.Open(file, approvers, f.serial)
+	if err != nil {
+		return authorised.Set{}, fmt.Errorf("%s: %w", f.authorised, err)
+	}
+	return set, nil
+}
+
+// watchSources are all sources of a router.
+func watchSources(f watchFlags) []watch.Opening {
+	return nil
+}
