@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe/config"
 	"waxseal/agent/watch"
 	"waxseal/measure/authorised"
 )
@@ -44,5 +45,9 @@ func readAuthorised(f watchFlags) (authorised.Set, error) {
 
 // watchSources are all sources of a router.
 func watchSources(f watchFlags) []watch.Opening {
-	return nil
+	return []watch.Opening{
+		{Name: "configuration", Open: func() (watch.Source, error) {
+			return config.Open(config.Config{Ports: f.ports})
+		}},
+	}
 }
