@@ -6,6 +6,7 @@ import (
 
 	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/config"
+	"waxseal/agent/mirror/probe/inventory"
 	"waxseal/agent/watch"
 	"waxseal/measure/authorised"
 )
@@ -48,6 +49,9 @@ func watchSources(f watchFlags) []watch.Opening {
 	return []watch.Opening{
 		{Name: "configuration", Open: func() (watch.Source, error) {
 			return config.Open(config.Config{Ports: f.ports})
+		}},
+		{Name: "inventory", Open: func() (watch.Source, error) {
+			return inventory.Open(inventory.Config{})
 		}},
 	}
 }
