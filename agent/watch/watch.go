@@ -71,7 +71,7 @@ func Open(c Config) (*Watch, error) {
 		s, err := o.Open()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", o.Name, err))
-			w.dead[o.Name] = err.Error()
+			w.dead[o.Name], s = err.Error(), nil // an interface with a nil pointer in it is not nil
 		}
 		w.sources = append(w.sources, source{o.Name, s})
 	}

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // patience is how long something may take on a busy machine before it counts
 // as not having happened.
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 func needsRoot(t *testing.T) {
 	t.Helper()
@@ -185,8 +185,11 @@ func (h *hunter) told() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var b strings.Builder
+	for _, c := range h.capabilities {
+		fmt.Fprintf(&b, "\n  %s", c.Row())
+	}
 	for _, s := range h.incidents {
-		if h.ours(s.Incident) {
+		if s.Kind != mirror.Listener && h.ours(s.Incident) {
 			fmt.Fprintf(&b, "\n  %s  %v in %q copy %q", s.Row(), s.Kind, s.In, s.Copy)
 		}
 	}

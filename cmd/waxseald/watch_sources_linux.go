@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"waxseal/agent/mirror"
+	"waxseal/agent/mirror/probe"
 	"waxseal/agent/mirror/probe/config"
 	"waxseal/agent/mirror/probe/inventory"
 	"waxseal/agent/watch"
@@ -44,14 +45,21 @@ func readAuthorised(f watchFlags) (authorised.Set, error) {
 	return set, nil
 }
 
-// watchSources are all sources of a router.
+// watchSources are all sources of a router. The probe comes first: the others
+// must not take its programs for somebody's.
 func watchSources(f watchFlags) []watch.Opening {
+	var packets *probe.Probe
+	ours := func(program uint32) bool { return packets != nil && packets.Owns(program) }
 	return []watch.Opening{
+		{Name: "packets", Open: func() (_ watch.Source, err error) {
+			packets, err = probe.Open(probe.Config{Ports: f.ports, Mode: probe.Mode(f.mode), Sample: f.sampling})
+			return packets, err
+		}},
 		{Name: "configuration", Open: func() (watch.Source, error) {
-			return config.Open(config.Config{Ports: f.ports})
+			return config.Open(config.Config{Ports: f.ports, Ours: ours})
 		}},
 		{Name: "inventory", Open: func() (watch.Source, error) {
-			return inventory.Open(inventory.Config{})
+			return inventory.Open(inventory.Config{Ours: ours})
 		}},
 	}
 }
