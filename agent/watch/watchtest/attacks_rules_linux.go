@@ -45,7 +45,7 @@ var attacksByRules = []Attack{
 		type filter hook ingress device "r0" priority 0;
 		dup to "r2"; }
 }`)},
-	{Name: "nft netdev dup at egress", Want: copies("nft.* dup"), Start: nft(`table netdev wx { chain c {
+	{Name: "nft netdev dup at egress", Want: leaving("nft.* dup"), Start: nft(`table netdev wx { chain c {
 		type filter hook egress device "r1" priority 0;
 		dup to "r2"; }
 }`)},

@@ -72,7 +72,14 @@ func both(starts ...Start) Start {
 // copies is what must be said of a copy of r0's packets that leaves by r2 as
 // it is.
 func copies(cause string) Want {
-	return Want{Kinds: []mirror.Kind{mirror.Duplicate, mirror.Rule, mirror.Early, mirror.Misroute}, In: R0, Copy: R2, Cause: cause, Severity: mirror.Alarm}
+	return Want{Kinds: []mirror.Kind{mirror.Duplicate, mirror.Rule, mirror.Early, mirror.Misroute, mirror.Hub}, In: R0, Copy: R2, Cause: cause, Severity: mirror.Alarm}
+}
+
+// leaving is the same for what leaves by r1, whatever port it came in.
+func leaving(cause string) Want {
+	w := copies(cause)
+	w.In = ""
+	return w
 }
 
 // wraps is the same for a copy inside another packet.
@@ -89,7 +96,7 @@ var attacksByTC = []Attack{
 	{Name: "tc mirred mirror at ingress", Want: copies("mirred"), Start: script(`
 		tc qdisc add dev r0 clsact
 		tc filter add dev r0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev r2`)},
-	{Name: "tc mirred mirror at egress", Want: Want{Kinds: copies("").Kinds, In: R0, Copy: R2, Cause: "mirred", Severity: mirror.Alarm}, Start: script(`
+	{Name: "tc mirred mirror at egress", Want: leaving("mirred"), Start: script(`
 		tc qdisc add dev r1 clsact
 		tc filter add dev r1 egress protocol all u32 match u32 0 0 action mirred egress mirror dev r2`)},
 	{Name: "tc mirred mirror by flower of one host's TCP", Want: copies("mirred"), Start: script(`
@@ -104,7 +111,7 @@ var attacksByTC = []Attack{
 	{Name: "tc mirred mirror of IPv6 alone", Want: copies("mirred"), Start: script(`
 		tc qdisc add dev r0 clsact
 		tc filter add dev r0 ingress protocol ipv6 u32 match u32 0 0 action mirred egress mirror dev r2`)},
-	{Name: "tc mirred mirror from a classful qdisc", Want: copies("mirred"), Start: script(`
+	{Name: "tc mirred mirror from a classful qdisc", Want: leaving("mirred"), Start: script(`
 		tc qdisc add dev r1 root handle 1: htb
 		tc filter add dev r1 parent 1: protocol all u32 match u32 0 0 action mirred egress mirror dev r2`)},
 	{Name: "tc mirred mirror from a shared block", Want: copies("mirred"), Start: script(`
