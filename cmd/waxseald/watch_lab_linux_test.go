@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // patience is how long something may take on a busy machine before it counts
 // as not having happened.
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 func needsRoot(t *testing.T) {
 	t.Helper()
@@ -64,6 +64,7 @@ type hunter struct {
 	cmd          *exec.Cmd
 	stderr       strings.Builder
 	capabilities []mirror.Capability
+	out          io.Closer
 	read         chan struct{} // closed at the end of its output
 
 	mu        sync.Mutex
@@ -91,6 +92,7 @@ func startHunter(t *testing.T, lab *watchtest.Lab, args ...string) *hunter {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.out = out
 	if err := lab.Router.Start(h.cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +169,7 @@ func (h *hunter) stop() {
 	case <-time.After(patience):
 		h.t.Error("SIGTERM did not end the watch")
 		h.cmd.Process.Kill()
+		<-h.read
 	}
 	if err := h.cmd.Wait(); err != nil || h.stderr.Len() > 0 {
 		h.t.Errorf("watch ended with %v and said %q", err, h.stderr.String())

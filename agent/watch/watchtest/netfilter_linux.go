@@ -13,7 +13,7 @@ var attacksByNetfilter = []Attack{
 	{Name: "NFLOG group and its listener", Want: Want{Kinds: []mirror.Kind{mirror.Socket, mirror.Rule}, Cause: "(?i)log", Severity: mirror.Notice},
 		Start: both(nflog, nft(`table inet wx { chain c { type filter hook forward priority 0; log group 71; }
 }`))},
-	{Name: "NFQUEUE and its listener", Want: Want{Kinds: []mirror.Kind{mirror.Socket, mirror.Rule}, Cause: "(?i)queue", Severity: mirror.Notice},
+	{Name: "NFQUEUE and its listener", Want: Want{Kinds: []mirror.Kind{mirror.Socket, mirror.Rule}, Cause: "(?i)queue", Severity: mirror.Info},
 		Start: both(nfqueue, where(nft(`table inet wx { chain c { type filter hook forward priority 0; queue num 71 bypass; }
 }`)))},
 }
