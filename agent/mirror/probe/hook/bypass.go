@@ -34,12 +34,35 @@ func (g *Guard) count(p *port) *Count {
 // guardCounters compares the device's counters with ours, which were read
 // before and after them.
 func (g *Guard) guardCounters(p *port, d device, before, after *Count, now time.Time) {
-	if before == nil || after == nil || !d.counters.known {
+	if before == nil || after == nil {
+		return
+	}
+	if p.uncount = d.comparable(); p.uncount != nil {
 		return
 	}
 	g.compare(p, received, ingress, reading{d.counters.received, d.counters.lostIn, before.Received, after.Received}, now)
 	p.ledgers[sent].queued = d.qdisc != "noqueue"
 	g.compare(p, sent, egress, reading{d.counters.sent, 0, before.Sent, after.Sent}, now)
+}
+
+// comparable is an error where the device counts what no hook can see even if
+// nobody hides anything.
+func (d device) comparable() error {
+	if err := d.switched(); err != nil {
+		return err
+	}
+	if !d.counters.known {
+		return errors.New("the kernel tells no counters of this device")
+	}
+	return nil
+}
+
+// switched is an error for a port of a switch chip.
+func (d device) switched() error {
+	if d.kind != "dsa" {
+		return nil
+	}
+	return errors.New("the switch chip forwards by itself and counts that too: what it copies is seen by a neighbour's counters only")
 }
 
 func (g *Guard) compare(p *port, way direction, s side, r reading, now time.Time) {

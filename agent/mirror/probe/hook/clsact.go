@@ -37,10 +37,11 @@ type clsact struct {
 	conn *netlink.Conn
 	mark mark            // the name of our filters
 	made map[uint32]bool // ports whose qdisc is ours
+	tcx  bool            // this kernel also has TCX, which runs before
 }
 
 func newClsact(c *netlink.Conn) *clsact {
-	return &clsact{conn: c, mark: ownMark(), made: map[uint32]bool{}}
+	return &clsact{conn: c, mark: ownMark(), made: map[uint32]bool{}, tcx: tcxWorks() == nil}
 }
 
 func (c *clsact) name() Way { return Clsact }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/netlink"
 )
 
@@ -66,6 +67,25 @@ func TestTheDeviceBelowASwitchChipIsNoPort(t *testing.T) {
 	g.noteConduit(lan)
 	if g.wants(conduit) || !g.wants(lan) {
 		t.Errorf("conduit %v, port of the chip %v: its frames would be seen twice", g.wants(conduit), g.wants(lan))
+	}
+}
+
+func TestCountersOfASwitchChipAreNotComparedAndSaySo(t *testing.T) {
+	stats := netlink.AppendAttr(nil, unix.IFLA_STATS64, make([]byte, 25*8))
+	for name, c := range map[string]struct {
+		message netlink.Message
+		want    bool
+	}{
+		"a network card":       {told(2, unix.ARPHRD_ETHER, stats), true},
+		"a port of a chip":     {told(2, unix.ARPHRD_ETHER, stats, ofKind("dsa")), false},
+		"one without counters": {told(2, unix.ARPHRD_ETHER), false},
+	} {
+		d, err := parseDevice(c.message)
+		p := &port{name: "lan1", uncount: d.comparable()}
+		g := &Guard{config: Config{Count: func(uint32) (Count, error) { return Count{}, nil }}}
+		if got := g.countersOf(p); err != nil || (got.State == mirror.Full) != c.want || (got.Why == "") != c.want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }
 

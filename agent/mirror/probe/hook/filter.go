@@ -178,7 +178,10 @@ func (h *clsactHold) look() (sight, error) {
 	if err != nil {
 		return sight{}, err
 	}
-	before := tcxInFront(h.port, h.side)
+	var before []intruder
+	if h.clsact.tcx {
+		before = tcxInFront(h.port, h.side)
+	}
 	for _, f := range there {
 		if h.is(f) {
 			return sight{ours: true, before: before}, nil
@@ -191,8 +194,7 @@ func (h *clsactHold) look() (sight, error) {
 	return sight{lost: "the tc filter was removed or replaced"}, nil
 }
 
-// tcxInFront are programs that run before every filter of a clsact qdisc. A
-// kernel without TCX has none.
+// tcxInFront are programs that run before every filter of a clsact qdisc.
 func tcxInFront(port uint32, s side) []intruder {
 	found, err := queryTCX(port, s)
 	if err != nil {

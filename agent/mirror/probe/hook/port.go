@@ -91,7 +91,7 @@ func (g *Guard) meet(d device) *port {
 	if !g.wants(d) {
 		return nil
 	}
-	p := &port{index: d.index, name: d.name}
+	p := &port{index: d.index, name: d.name, uncount: d.switched()}
 	g.ports[d.index] = p
 	g.returned(p)
 	g.config.Changed(p.name, p.index, true)
