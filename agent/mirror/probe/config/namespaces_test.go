@@ -141,13 +141,15 @@ func TestAnOverrunIsMadeUpFor(t *testing.T) {
 			}
 		}
 	}
-	s := run(t, w)
 	var storm strings.Builder
 	for i := range 60 {
-		fmt.Fprintf(&storm, "ip link add wxb%d type bridge; ", i)
+		fmt.Fprintf(&storm, "link add wxb%d type bridge\n", i)
 	}
-	l.do(storm.String() + mirrorR0)
+	l.feed("ip -batch -", storm.String()) // nobody listens yet
+	l.do(mirrorR0)
+	s := run(t, w)
 	s.begins("tc mirred mirror")
+	s.begins("announcements of the kernel were lost")
 	l.do("tc filter del dev r0 ingress")
 	s.wait("its end", func(o mirror.Observation) bool { return o.Cause == "tc mirred mirror" && o.Gone })
 }

@@ -35,15 +35,15 @@ type space struct {
 
 	ipsecArea *area
 
-	files     []interface{ Close() error } // all that is open
 	listeners []*listener
 	areas     []*area
+	start     func(*listener) // set by run; nil before
+	over      chan struct{}   // closed when the namespace is gone
+	overran   time.Time       // when lost announcements were last told
 
-	start func(*listener) // set by run; nil before
-
-	mu     sync.Mutex // guards what follows
-	over   chan struct{}
-	ended  bool
+	mu     sync.Mutex       // guards what follows
+	files  []io.Closer      // all that is open
+	ended  bool             // over is closed
 	failed map[string]error // why a list could not be read, by its name
 	full   map[string]bool  // lists of which not everything is kept
 }
@@ -232,6 +232,10 @@ func (s *space) next() time.Time {
 // take tells what a notification shows, and has its list read.
 func (s *space) take(ctx context.Context, e event, emit func(mirror.Observation)) {
 	now := time.Now()
+	if e.area == nil && now.Sub(s.overran) >= readEvery {
+		s.overran = now
+		emit(s.overrun())
+	}
 	for _, a := range s.areas {
 		if e.area == nil || e.area == a {
 			a.changed(now, e.process)

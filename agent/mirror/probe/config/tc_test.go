@@ -85,6 +85,14 @@ func TestFiltersThatNeitherCopyNorDivertAreNotTold(t *testing.T) {
 	}
 }
 
+func TestARuleOfAMomentIsTold(t *testing.T) {
+	l := newLab(t)
+	l.do("tc qdisc add dev r0 clsact")
+	s := l.watch()
+	l.feed("tc -batch -", "filter add dev r0 ingress pref 5 protocol all u32 match u32 0 0 action mirred egress mirror dev r2\nfilter del dev r0 ingress pref 5\n")
+	s.ends(s.begins("tc mirred mirror"))
+}
+
 // onIngress puts a BPF program on r0 as a filter with our name.
 func (l *lab) onIngress(w *Watch, instructions asm.Instructions) {
 	l.t.Helper()

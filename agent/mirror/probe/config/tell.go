@@ -46,3 +46,12 @@ func (s *space) pressure(a *area) mirror.Observation {
 		Detail: fmt.Sprintf("more than %d entries of %s are kept; others are not looked at", maxFindings, a.name),
 	}
 }
+
+// overrun tells that announcements were lost. What they said is read from the
+// lists, but not what came and went meanwhile, nor who did it.
+func (s *space) overrun() mirror.Observation {
+	return mirror.Observation{
+		Kind: mirror.Overrun, Time: s.config.Now(), Detector: "config", Netns: s.called, Count: 1,
+		Subject: "config/announcements", Cause: "announcements of the kernel were lost", Detail: "all lists are read again",
+	}
+}
