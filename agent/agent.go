@@ -30,6 +30,7 @@ import (
 	"waxseal/agent/challenge"
 	"waxseal/agent/delivery"
 	"waxseal/agent/enrollz"
+	"waxseal/agent/findings"
 	"waxseal/agent/quote"
 	"waxseal/measure/merkle"
 	"waxseal/measure/wire"
@@ -165,6 +166,7 @@ func (a *Agent) newServer(id *identity, guard *guard) *grpc.Server {
 		Waiting: min(l.Batched, merkle.MaxSize), Every: l.QuoteEvery, Limit: l.Call,
 	}))
 	wire.RegisterDelivery(s, delivery.New(delivery.Config{Identity: a.identity(), Chip: a.config.Prover, Desk: a.desk}))
+	wire.RegisterFindings(s, findings.Server{Book: a.config.Findings})
 	wire.RegisterContents(s, challenge.Server{Source: a.config.Kept, State: a.Status})
 	return s
 }

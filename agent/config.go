@@ -9,6 +9,7 @@ import (
 	"waxseal/agent/challenge"
 	"waxseal/agent/delivery"
 	"waxseal/agent/enrollz"
+	"waxseal/agent/findings"
 	"waxseal/agent/quote"
 	"waxseal/measure/eventlog"
 	"waxseal/measure/wire"
@@ -37,6 +38,8 @@ type Config struct {
 	Prover  delivery.Chip // proves at the doorstep that keys are in the TPM; nil: it cannot
 	Areas   Areas         // the public areas that are shown there
 	EKCerts wire.Chain    // the TPM maker's certificates of its EKs; empty: none
+
+	Findings *findings.Book // what the watch finds; nil: nothing is watched
 
 	OwnerCA []byte           // PEM of the owner's trust anchors, as measured; empty: the device has no owner
 	State   string           // directory on a disk that survives a reboot, for the owner's certificates
@@ -69,6 +72,7 @@ type Limits struct {
 	Batched     int           // batched challenges that may wait for the next quotes: 1,024
 	QuoteEvery  time.Duration // from the beginning of one quote for a batch to that of the next: 200 ms
 	Silence     time.Duration // until a connection on which no frame arrives must show that it is alive; as long again, at most 20 s, for its answer: 1 min
+	Follow      time.Duration // for one call that follows findings, after which the caller asks again: 1 h
 	Idle        time.Duration // until a connection without calls is closed: 30 min
 	Age         time.Duration // of a connection, whose client certificate is looked at only when it begins: 24 h
 	Stop        time.Duration // for calls to end when the agent stops: 5 s
@@ -88,6 +92,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Batched, 1024)
 	fill(&l.QuoteEvery, 200*time.Millisecond)
 	fill(&l.Silence, time.Minute)
+	fill(&l.Follow, time.Hour)
 	fill(&l.Idle, 30*time.Minute)
 	fill(&l.Age, 24*time.Hour)
 	fill(&l.Stop, 5*time.Second)

@@ -64,7 +64,11 @@ func (g *guard) admit(ctx context.Context, info *tap.Info) (context.Context, err
 	if err := g.allow(ctx, info.FullMethodName); err != nil {
 		return ctx, wire.Refuse(err)
 	}
-	limited, cancel := context.WithTimeout(ctx, g.limits.Call)
+	limit := g.limits.Call
+	if info.FullMethodName == wire.MethodFollow {
+		limit = g.limits.Follow
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
 	context.AfterFunc(ctx, cancel)
 	return limited, nil
 }
@@ -111,7 +115,7 @@ func (g *guard) survive(ctx context.Context, req any, call grpc.UnaryHandler) (r
 
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, call grpc.StreamHandler) error {
 	start := time.Now()
-	err := call(srv, ss)
+	_, err := g.survive(ss.Context(), nil, func(context.Context, any) (any, error) { return nil, call(srv, ss) })
 	g.report(ss.Context(), info.FullMethod, start, err)
 	return err
 }

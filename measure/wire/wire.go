@@ -47,7 +47,7 @@ func Methods() []string {
 	return []string{
 		MethodAttest, MethodGetIAKCert, MethodRotateOIAK, MethodRotateAIK, MethodGetIDevIDCSR,
 		MethodChallenge, MethodCardID, MethodContentGet, MethodContentStatus, MethodBatchedAttest,
-		MethodIdentify, MethodProve,
+		MethodIdentify, MethodProve, MethodFollow,
 	}
 }
 

@@ -173,6 +173,7 @@ func TestMethodsAreTheServedOnes(t *testing.T) {
 	RegisterContents(s, &device{})
 	RegisterDelivery(s, &parcel{})
 	RegisterChallenge(s, &device{})
+	RegisterFindings(s, nil)
 	named := map[string]bool{}
 	for _, m := range Methods() {
 		named[m] = true
