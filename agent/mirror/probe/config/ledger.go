@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"waxseal/agent/mirror"
 )
@@ -13,12 +14,17 @@ import (
 // makes more is told of as pressure, and does not fill our memory.
 const maxFindings = 4096
 
+// nameWithin is how long after a thing was seen an announcement can be that of
+// its making, and not of another change to it.
+const nameWithin = time.Second
+
 // finding is one thing that can copy, as one list of the kernel shows it.
 type finding struct {
 	mirror.Observation
 	device int32      // index of the device that it copies to; 0: none
 	to     netip.Addr // address that it copies to; zero: none
 	held   int32      // index of a device whose holder is wanted; 0: none
+	seen   time.Time  // when it was first seen; zero: when the watch began
 	loose  bool       // the detail is an example: another one is no news
 }
 
@@ -35,10 +41,12 @@ type ledger struct {
 
 func newLedger() *ledger { return &ledger{known: map[string]finding{}} }
 
-// see keeps a finding and tells whether it is news.
+// see keeps a finding and tells whether it is news. It also is if only now we
+// hear who did it: a list may have been read before its announcement was.
 func (l *ledger) see(f finding) bool {
 	old, known := l.known[f.Subject]
-	if known && old.same(f) {
+	named := old.Process == (mirror.Process{}) && f.Process != (mirror.Process{}) && f.seen.Sub(old.seen) < nameWithin
+	if known && old.same(f) && !named {
 		return false
 	}
 	if !known && len(l.known) >= maxFindings {

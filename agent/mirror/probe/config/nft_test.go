@@ -67,7 +67,7 @@ func TestATEEOfIPTablesNFTIsFound(t *testing.T) {
 func TestATEEOfIPTablesLegacyIsFound(t *testing.T) {
 	l := newLab(t)
 	s := l.watch()
-	l.needs("iptables-legacy with TEE", "iptables-legacy -t mangle -N sub; iptables-legacy -t mangle -A PREROUTING -j sub; iptables-legacy -t mangle -A sub -i r0 -p udp --dport 53 -j TEE --gateway 10.77.2.9")
+	l.needs("iptables-legacy with TEE", "iptables-legacy -t mangle -N sub; iptables-legacy -t mangle -A PREROUTING -j sub; iptables-legacy -t mangle -A sub -i r0 -d 10.77.9.9 -j TEE --gateway 10.77.2.9")
 	o := s.begins("iptables TEE")
 	if o.Detector != "iptables" || o.In != "r0" || o.Target != "10.77.2.9" || o.Copy != "r2" || !strings.Contains(o.Detail, "chain sub") {
 		t.Errorf("observation %+v", o)

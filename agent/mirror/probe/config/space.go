@@ -242,7 +242,7 @@ func (s *space) take(ctx context.Context, e event, emit func(mirror.Observation)
 		}
 	}
 	for _, f := range e.findings {
-		f.Process = e.process
+		f.Process, f.seen = e.process, now
 		if e.area.ledger.see(f) {
 			s.tell(ctx, emit, f, false)
 		}
@@ -268,6 +268,9 @@ func (s *space) read(ctx context.Context, emit func(mirror.Observation)) {
 func (s *space) compare(ctx context.Context, a *area, found []finding, complete bool, by mirror.Process, emit func(mirror.Observation)) {
 	if !complete {
 		found = append(a.ledger.all(), found...)
+	}
+	for i := range found {
+		found[i].seen = a.ended
 	}
 	came, went := a.ledger.replace(found)
 	for _, f := range went {
