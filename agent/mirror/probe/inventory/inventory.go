@@ -21,6 +21,7 @@ import (
 
 	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/inventory/holder"
+	"waxseal/agent/mirror/probe/inventory/module"
 	"waxseal/agent/mirror/probe/inventory/program"
 	"waxseal/agent/mirror/probe/inventory/socket"
 	"waxseal/agent/mirror/probe/inventory/syscalls"
@@ -49,6 +50,7 @@ type Inventory struct {
 	config Config
 	caps   []mirror.Capability
 	calls  *syscalls.Watch // nil: the kernel does not tell system calls
+	events *module.Events  // nil: the kernel does not tell its events
 
 	dropped atomic.Uint64 // events of system calls that nobody read in time
 
@@ -58,6 +60,7 @@ type Inventory struct {
 	packets bool // packet_diag is there
 	xdp     bool // xdp_diag is there
 	bpf     programs
+	hidden  map[string]bool           // modules that were missing in one view at the last look
 	loading [2]map[int]mirror.Process // who has loaded BPF programs since the last round, and since the one before
 }
 
@@ -86,6 +89,7 @@ func Open(config Config) (*Inventory, error) {
 	}
 	i.probe()
 	i.hook()
+	i.listenToKernel()
 	return i, nil
 }
 
@@ -144,12 +148,28 @@ func (i *Inventory) hook() {
 	i.caps = append(i.caps, mirror.Capability{Name: "syscalls", State: mirror.Full, How: "raw tracepoint sys_enter"})
 }
 
+// listenToKernel waits for the kernel's events about modules.
+func (i *Inventory) listenToKernel() {
+	c := mirror.Capability{Name: "modules", State: mirror.Full, How: "kernel events, /proc/modules and /sys/module every " + slowInterval.String()}
+	var err error
+	if i.events, err = module.Listen(); err != nil {
+		c.State, c.How, c.Why = mirror.Partial, "/proc/modules and /sys/module every "+slowInterval.String(), err.Error()
+	}
+	i.caps = append(i.caps, c)
+}
+
 // Close takes away what is hooked.
 func (i *Inventory) Close() error {
-	if i.calls == nil {
-		return nil
+	var errs []error
+	if i.calls != nil {
+		errs = append(errs, i.calls.Close())
 	}
-	return i.calls.Close()
+	if i.events != nil {
+		if err := i.events.Close(); !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Snapshot is all that there is now, by kind and subject, marked as baseline.

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"waxseal/agent/mirror"
@@ -30,14 +31,14 @@ type watching struct {
 func (i *Inventory) Run(ctx context.Context, emit func(mirror.Observation)) error {
 	w := &watching{Inventory: i, ledger: newLedger(i.config.Limit, emit), emit: emit, writes: map[[2]int]time.Time{}}
 	events := make(chan syscalls.Event, alarmsKept)
-	heard := make(chan struct{})
-	go func() {
-		defer close(heard)
-		if i.calls != nil {
-			i.listen(ctx, events)
-		}
-	}()
-	defer func() { <-heard }()
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	if i.calls != nil {
+		listening.Go(func() { i.listen(ctx, events) })
+	}
+	if i.events != nil {
+		listening.Go(func() { i.listenModules(ctx, events) })
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe/inventory/socket"
 	"waxseal/agent/mirror/probe/netns"
 )
@@ -17,6 +18,7 @@ type space struct {
 	netns.Namespace
 	home    bool // the one of the watched ports
 	depth   netns.Depth
+	by      mirror.Process // the first that was seen in it, or has it open; zero: none was
 	since   time.Time
 	devices map[int]socket.Device // by index; forgotten every second
 }

@@ -26,6 +26,7 @@ type Held struct {
 	Links      map[uint32][]int // by id of the BPF link
 	Taps       map[string][]int // by name of the tun or tap device
 	Namespaces map[uint64][]int // by inode of the network namespace that a descriptor refers to
+	Inside     map[uint64][]int // by inode of the network namespace that the process is in
 	ByThread   int              // how many of the sockets only a single thread holds
 	Cut        bool             // the walk ended before it had seen all
 }
@@ -41,10 +42,11 @@ const (
 // where proc(5) is mounted. It stops early, with Cut, when ctx is done.
 func Walk(ctx context.Context, root string, wanted map[uint64]bool, deep bool) *Held {
 	h := &Held{Sockets: map[uint64][]int{}, Programs: map[uint32][]int{}, Links: map[uint32][]int{},
-		Taps: map[string][]int{}, Namespaces: map[uint64][]int{}}
+		Taps: map[string][]int{}, Namespaces: map[uint64][]int{}, Inside: map[uint64][]int{}}
 	w := walk{Held: h, ctx: ctx, wanted: wanted, link: make([]byte, 256)}
 	each(root, func(name string) bool {
 		if pid, err := strconv.Atoi(name); err == nil {
+			w.inside(pid, root+"/"+name)
 			w.process(pid, root+"/"+name)
 		}
 		return !h.Cut
@@ -97,6 +99,17 @@ func sameFiles(pid, tid int) bool {
 	const files = 2 // KCMP_FILES
 	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), files, 0, 0, 0)
 	return errno == 0 && order == 0
+}
+
+// inside notes the network namespace of a process.
+func (w *walk) inside(pid int, folder string) {
+	n, err := unix.Readlink(folder+"/ns/net", w.link)
+	if err != nil || !strings.HasPrefix(string(w.link[:n]), "net:[") {
+		return
+	}
+	if inode, ok := number(string(w.link[:n]), "net:["); ok {
+		add(w.Inside, inode, pid)
+	}
 }
 
 // process looks at the descriptors below a folder of a process or thread. One
