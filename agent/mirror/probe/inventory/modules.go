@@ -11,10 +11,7 @@ import (
 	"waxseal/agent/mirror/probe/inventory/syscalls"
 )
 
-const (
-	moduleList = "module"
-	tapList    = "tap"
-)
+const moduleList = "module"
 
 // tellModules tells the modules and the kernel's taint. A module that is missing
 // in one of the kernel's two views is told as hidden if it was so at the last
@@ -56,18 +53,6 @@ func describeTaint() (mirror.Observation, error) {
 		Kind: mirror.Module, Detector: "/proc/sys/kernel/tainted", Subject: "kernel/taint", Cause: "kernel taint",
 		Detail: join(fmt.Sprint(mask), strings.Join(words, ", ")), Harmless: mask == 0,
 	}, err
-}
-
-// tellTaps tells the processes behind tun and tap devices: each packet that is
-// sent to such a device is theirs. The devices themselves are another's to tell.
-func (r *round) tellTaps() {
-	list := []mirror.Observation{}
-	for name, pids := range r.owners.held.Taps {
-		list = append(list, mirror.Observation{
-			Kind: mirror.Device, Detector: "/proc", Subject: "tap/" + name, Cause: "tun or tap held by a process", Process: r.owners.process(pids[0]),
-		})
-	}
-	r.seen[tapList] = list
 }
 
 // listenModules gives an event each time that a module comes or goes, until ctx

@@ -92,7 +92,6 @@ func (i *Inventory) round(ctx context.Context, now time.Time, due due) (*round, 
 	r.tellSpaces()
 	if due.slow {
 		r.tellModules()
-		r.tellTaps()
 	}
 	return r, ctx.Err()
 }

@@ -1,4 +1,4 @@
-// Package holder finds which processes hold sockets, BPF programs, taps and
+// Package holder finds which processes hold sockets, BPF programs and
 // network namespaces, by the file descriptors that /proc shows.
 //
 // It only looks: it takes no descriptor out of a process and traces none. What
@@ -24,7 +24,6 @@ type Held struct {
 	Sockets    map[uint64][]int // by inode; only those that were asked for
 	Programs   map[uint32][]int // by id of the BPF program
 	Links      map[uint32][]int // by id of the BPF link
-	Taps       map[string][]int // by name of the tun or tap device
 	Namespaces map[uint64][]int // by inode of the network namespace that a descriptor refers to
 	Inside     map[uint64][]int // by inode of the network namespace that the process is in
 	ByThread   int              // how many of the sockets only a single thread holds
@@ -42,7 +41,7 @@ const (
 // where proc(5) is mounted. It stops early, with Cut, when ctx is done.
 func Walk(ctx context.Context, root string, wanted map[uint64]bool, deep bool) *Held {
 	h := &Held{Sockets: map[uint64][]int{}, Programs: map[uint32][]int{}, Links: map[uint32][]int{},
-		Taps: map[string][]int{}, Namespaces: map[uint64][]int{}, Inside: map[uint64][]int{}}
+		Namespaces: map[uint64][]int{}, Inside: map[uint64][]int{}}
 	w := walk{Held: h, ctx: ctx, wanted: wanted, link: make([]byte, 256)}
 	each(root, func(name string) bool {
 		if pid, err := strconv.Atoi(name); err == nil {
@@ -156,10 +155,6 @@ func (w *walk) descriptor(pid int, folder, fd, target string) {
 	case strings.HasPrefix(target, "anon_inode:bpf") && strings.Contains(target, "link"):
 		if id, err := strconv.ParseUint(field(folder+"/fdinfo/"+fd, "link_id:"), 10, 32); err == nil {
 			add(w.Links, uint32(id), pid)
-		}
-	case target == "/dev/net/tun" || strings.HasSuffix(target, "/net/tun"):
-		if device := field(folder+"/fdinfo/"+fd, "iff:"); device != "" {
-			add(w.Taps, Printable(device, 32), pid)
 		}
 	}
 }
