@@ -256,17 +256,23 @@ int waxseal_in(struct __sk_buff *skb)
 	cnt->rx_bytes += skb->len;
 	if (f->conf.flags & (FLAG_OFF | FLAG_LITE))
 		return TC_ACT_UNSPEC;
-	if (!read(f, skb, p->flags) || !f->outer.fp || !sampled(&f->conf, f->outer.fp))
+	if (!read(f, skb, p->flags) || !f->outer.fp)
 		return TC_ACT_UNSPEC;
-	f->now = bpf_ktime_get_ns();
-	cnt->sampled++;
 	f->in_if = f->port;
 	f->in_way = p->way;
 	f->hooked = 1;
-	if (f->bridge)
-		learn(f);
-	if (!f->group)
-		came(f);
+	if (sampled(&f->conf, f->outer.fp)) {
+		f->now = bpf_ktime_get_ns();
+		cnt->sampled++;
+		if (f->bridge)
+			learn(f);
+		if (!f->group)
+			came(f, &f->outer);
+	}
+	if (!f->group && tunnels(f)) {
+		f->now = bpf_ktime_get_ns();
+		scan(f, skb, 1);
+	}
 	return TC_ACT_UNSPEC;
 }
 
@@ -309,7 +315,7 @@ int waxseal_out(struct __sk_buff *skb)
 	// What came in by no port of ours may carry what did; and so may what came
 	// in by one but as something else.
 	if (!f->group && (!f->hooked || !seen || tunnels(f)))
-		scan(f, skb);
+		scan(f, skb, 0);
 	return TC_ACT_UNSPEC;
 }
 

@@ -8,9 +8,10 @@
 #define SMALL_CANDIDATES 4
 #define CANDIDATES 32         // inner headers in one packet that are followed
 
-// tunnels tells whether the packet is of a kind that carries others, so that it
-// is worth a search although it came in by a port of ours: a program may wrap a
-// copy and leave it looking like a forwarded packet.
+// tunnels tells whether the packet is of a kind that carries others. What it
+// carries is counted in both directions: a customer's tunnel brings its packets
+// in and out once, the router may be the end of it, and a program may wrap a copy
+// and leave it looking like a forwarded packet.
 static __always_inline int tunnels(const struct frame *f)
 {
 	const struct flow *w = &f->outer.flow;
@@ -55,8 +56,9 @@ struct search {
 	__u32 found; // candidates so far
 };
 
-// look follows the candidate at off, if there is one.
-static __always_inline int look(struct search *x, __u32 off)
+// look follows the candidate at off, if there is one, of a packet that comes in
+// or leaves.
+static __always_inline int look(struct search *x, __u32 off, int in)
 {
 	struct frame *f = x->f;
 
@@ -70,14 +72,22 @@ static __always_inline int look(struct search *x, __u32 off)
 	parse(&f->conf, &f->s, off, x->len, &f->inner);
 	if (!f->inner.fp || !sampled(&f->conf, f->inner.fp))
 		return 0;
-	left(f, x->skb, &f->inner, 1, off);
+	if (in)
+		came(f, &f->inner);
+	else
+		left(f, x->skb, &f->inner, 1, off);
 	return ++x->found >= CANDIDATES;
 }
 
 #ifndef SMALL
-static long look_at(__u64 i, void *ctx)
+static long look_in(__u64 i, void *ctx)
 {
-	return look(ctx, i & (SCRATCH - 1));
+	return look(ctx, i & (SCRATCH - 1), 1);
+}
+
+static long look_out(__u64 i, void *ctx)
+{
+	return look(ctx, i & (SCRATCH - 1), 0);
 }
 #else
 // seek and follow are global functions, which the verifier looks at once and not
@@ -97,15 +107,18 @@ __noinline int seek(__u32 from)
 	return -1;
 }
 
-__noinline int follow(struct __sk_buff *skb, __u32 off, __u32 len)
+static __always_inline int follow(struct __sk_buff *skb, __u32 off, __u32 len, int in)
 {
 	__u32 zero = 0;
 	struct search x = {.skb = skb, .len = len, .f = bpf_map_lookup_elem(&frames, &zero)};
 
 	if (!skb || !x.f || len > SCAN_MAX)
 		return 0;
-	return look(&x, off & (SCRATCH - 1));
+	return look(&x, off & (SCRATCH - 1), in);
 }
+
+__noinline int follow_in(struct __sk_buff *skb, __u32 off, __u32 len) { return follow(skb, off, len, 1); }
+__noinline int follow_out(struct __sk_buff *skb, __u32 off, __u32 len) { return follow(skb, off, len, 0); }
 #endif
 
 // affordable takes n bytes from the budget of this CPU.
@@ -128,7 +141,7 @@ static __always_inline int affordable(struct frame *f, __u32 n)
 	return 1;
 }
 
-static __always_inline void scan(struct frame *f, struct __sk_buff *skb)
+static __always_inline void scan(struct frame *f, struct __sk_buff *skb, int in)
 {
 	__u32 off = f->proto_is_ip ? f->l3 + 20 : 14, n = f->len;
 
@@ -149,11 +162,14 @@ static __always_inline void scan(struct frame *f, struct __sk_buff *skb)
 		at = seek(at + 1);
 		if (at < 0)
 			break;
-		follow(skb, at, n);
+		if (in)
+			follow_in(skb, at, n);
+		else
+			follow_out(skb, at, n);
 	}
 #else
 	struct search x = {.f = f, .skb = skb, .len = n};
 
-	bpf_loop(n, look_at, &x, 0);
+	bpf_loop(n, in ? look_in : look_out, &x, 0);
 #endif
 }

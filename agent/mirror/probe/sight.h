@@ -62,20 +62,20 @@ static __always_inline void replace(struct frame *f, struct sig *s, __u64 fp)
 	s->encap = 0;
 }
 
-// came notes that the packet in hand came in.
-static __always_inline void came(struct frame *f)
+// came notes that packet p came in, by itself or inside another one.
+static __always_inline void came(struct frame *f, const struct parsed *p)
 {
-	struct bucket *b = bucket_of(f->outer.fp);
+	struct bucket *b = bucket_of(p->fp);
 	struct sig *s;
 
 	if (!b)
 		return;
 	s = &b->way[way_of(f) & (WAYS - 1)];
-	if (!fresh(s, f->outer.fp, f->now))
-		replace(f, s, f->outer.fp);
+	if (!fresh(s, p->fp, f->now))
+		replace(f, s, p->fp);
 	else if (!s->n_in && s->n_eg && f->now - s->ts < EARLY_NS) {
 		s->in_if = f->port;
-		report(f, KIND_EARLY, s, &f->outer, 0, 0, 0, s->eg_if);
+		report(f, KIND_EARLY, s, p, 0, 0, 0, s->eg_if);
 	}
 	s->ts = f->now;
 	__sync_fetch_and_add(&s->n_in, 1);
