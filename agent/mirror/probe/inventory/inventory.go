@@ -104,15 +104,17 @@ func (i *Inventory) probe() {
 		return nil
 	})
 	packets, xdp = errors.Join(err, packets), errors.Join(err, xdp)
-	every := "every " + i.config.Interval.String() + ", in other namespaces at most 1/20 of the time"
+	often := "every " + i.config.Interval.String()
+	i.owners.xdp = errors.Is(xdp, socket.ErrUnsupported)
+	every := often + ", in other namespaces at most 1/20 of the time"
 	i.packets, i.xdp = !errors.Is(packets, socket.ErrUnsupported), !errors.Is(xdp, socket.ErrUnsupported)
 	i.caps = []mirror.Capability{
 		capability("packet-sockets", "packet_diag "+every, packets, mirror.Partial, "/proc/net/packet "+every),
-		capability("xdp-sockets", "xdp_diag "+every, xdp, mirror.None, ""),
+		capability("xdp-sockets", "xdp_diag "+every, xdp, mirror.Partial, "descriptors in /proc every second and at system calls, without device"),
 		{Name: "packet-logs", State: mirror.Full, How: "/proc/net/netfilter every " + slowInterval.String()},
 		{Name: "listeners", State: mirror.Full, How: "/proc/net every " + slowInterval.String()},
-		i.probePrograms(every),
-		{Name: "namespaces", State: mirror.Full, How: "names " + every + ", processes every second, files and mounts every 10s"},
+		i.probePrograms(often),
+		{Name: "namespace-inventory", State: mirror.Full, How: "names " + often + ", processes every second, files and mounts every 10s"},
 	}
 }
 

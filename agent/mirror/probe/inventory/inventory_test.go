@@ -84,6 +84,22 @@ func TestAChangedSocketIsToldAgain(t *testing.T) {
 	}
 }
 
+func TestAnXDPSocketIsTold(t *testing.T) {
+	name, inside := newSpace(t, "xdp")
+	w := start(t, Config{})
+	var p *process
+	inside(func() { p = newStranger(t) })
+	if answer := p.try(order{Do: "xdp"}); answer != "<nil>" {
+		t.Skipf("needs AF_XDP: %s", answer)
+	}
+	o := w.await("the socket", ofStranger(p, false))
+	if o.Cause != "AF_XDP socket" || o.Netns != name {
+		t.Errorf("told %+v", o)
+	}
+	p.do(order{Do: "close"})
+	w.await("its end", ofStranger(p, true))
+}
+
 func TestAListenerIsTold(t *testing.T) {
 	name, inside := newSpace(t, "listen")
 	w := start(t, Config{})

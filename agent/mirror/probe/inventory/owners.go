@@ -16,6 +16,7 @@ import (
 // know.
 type owners struct {
 	root    string // where proc(5) is
+	xdp     bool   // ask each socket whether it is one of AF_XDP
 	self    int    // our own process
 	sockets map[uint64]owner
 	held    *holder.Held // of the last walk
@@ -58,7 +59,7 @@ func (o *owners) find(ctx context.Context, now time.Time, inodes []uint64, all, 
 	ctx, cancel := context.WithTimeout(ctx, walkWithin)
 	defer cancel()
 	start := time.Now()
-	o.held = holder.Walk(ctx, o.root, wanted, missing || o.held.ByThread > 0)
+	o.held = holder.Walk(ctx, o.root, holder.Want{Sockets: wanted, Deep: missing || o.held.ByThread > 0, XDP: o.xdp})
 	o.took, o.walked = time.Since(start), now
 	o.names = map[int]mirror.Process{}
 	if all {

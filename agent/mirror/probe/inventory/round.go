@@ -83,13 +83,16 @@ func (i *Inventory) round(ctx context.Context, now time.Time, due due) (*round, 
 	i.credit()
 	r.attach = i.bpf.due(now, came || due.ports)
 	r.visitAll(due.away || due.slow || due.ports)
-	r.own(came || due.spaces)
+	r.own(came || due.spaces || due.away && !r.xdp)
 	r.nameSpaces()
 	r.tellPrograms()
 	for _, f := range r.found {
 		r.tell(f)
 	}
 	r.tellSpaces()
+	if !r.xdp {
+		r.tellXDP()
+	}
 	if due.slow {
 		r.tellModules()
 	}

@@ -91,6 +91,26 @@ func (r *round) tellPrograms() {
 	}
 }
 
+// tellXDP tells the sockets of AF_XDP that the walk of descriptors has found,
+// where the kernel does not list them. It does not show what they are bound to;
+// a socket belongs to the namespace that its process is in, mostly.
+func (r *round) tellXDP() {
+	list := []mirror.Observation{}
+	for _, inode := range slices.Sorted(maps.Keys(r.owners.held.XDP)) {
+		pids := r.owners.held.XDP[inode]
+		o := mirror.Observation{Kind: mirror.Socket, Detector: "/proc", Subject: fmt.Sprintf("xdp/inode/%d", inode), Cause: "AF_XDP socket",
+			Detail: "its device and queue are not known"}
+		for _, k := range r.spaces.all() {
+			if slices.Contains(r.owners.held.Inside[k.Inode], pids[0]) {
+				o.Netns = k.name()
+			}
+		}
+		r.owners.claim(&o, r.owners.name(pids))
+		list = append(list, o)
+	}
+	r.seen[xdpList] = list
+}
+
 // ours tells whether a program is the watch's own.
 func (i *Inventory) ours(program uint32) bool {
 	return i.config.Ours(program) || i.calls != nil && i.calls.Owns(program)

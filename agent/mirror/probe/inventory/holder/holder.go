@@ -26,6 +26,7 @@ type Held struct {
 	Links      map[uint32][]int // by id of the BPF link
 	Namespaces map[uint64][]int // by inode of the network namespace that a descriptor refers to
 	Inside     map[uint64][]int // by inode of the network namespace that the process is in
+	XDP        map[uint64][]int // sockets of AF_XDP, by inode
 	ByThread   int              // how many of the sockets only a single thread holds
 	Cut        bool             // the walk ended before it had seen all
 }
@@ -36,13 +37,19 @@ const (
 	batch      = 512     // names read from a folder at a time
 )
 
-// Walk looks at the descriptors of all processes. wanted are inodes of sockets;
-// deep asks to look among single threads for those that no process has. root is
-// where proc(5) is mounted. It stops early, with Cut, when ctx is done.
-func Walk(ctx context.Context, root string, wanted map[uint64]bool, deep bool) *Held {
+// Want is what a walk looks for besides programs, links and namespaces.
+type Want struct {
+	Sockets map[uint64]bool // inodes
+	Deep    bool            // look among single threads for the sockets that no process has
+	XDP     bool            // ask each socket whether it is one of AF_XDP
+}
+
+// Walk looks at the descriptors of all processes. root is where proc(5) is
+// mounted. It stops early, with Cut, when ctx is done.
+func Walk(ctx context.Context, root string, want Want) *Held {
 	h := &Held{Sockets: map[uint64][]int{}, Programs: map[uint32][]int{}, Links: map[uint32][]int{},
-		Namespaces: map[uint64][]int{}, Inside: map[uint64][]int{}}
-	w := walk{Held: h, ctx: ctx, wanted: wanted, link: make([]byte, 256)}
+		Namespaces: map[uint64][]int{}, Inside: map[uint64][]int{}, XDP: map[uint64][]int{}}
+	w := walk{Held: h, ctx: ctx, wanted: want.Sockets, xdp: want.XDP, link: make([]byte, 256)}
 	each(root, func(name string) bool {
 		if pid, err := strconv.Atoi(name); err == nil {
 			w.inside(pid, root+"/"+name)
@@ -50,7 +57,7 @@ func Walk(ctx context.Context, root string, wanted map[uint64]bool, deep bool) *
 		}
 		return !h.Cut
 	})
-	if found := len(h.Sockets); deep && found < len(wanted) && !h.Cut {
+	if found := len(h.Sockets); want.Deep && found < len(want.Sockets) && !h.Cut {
 		w.threads(root)
 		h.ByThread = len(h.Sockets) - found
 	}
@@ -61,6 +68,7 @@ type walk struct {
 	*Held
 	ctx    context.Context
 	wanted map[uint64]bool
+	xdp    bool
 	seen   int // descriptors
 	link   []byte
 }
@@ -141,8 +149,12 @@ func (w *walk) process(pid int, folder string) {
 func (w *walk) descriptor(pid int, folder, fd, target string) {
 	switch {
 	case strings.HasPrefix(target, "socket:["):
-		if inode, ok := number(target, "socket:["); ok && w.wanted[inode] {
+		inode, ok := number(target, "socket:[")
+		if ok && w.wanted[inode] {
 			add(w.Sockets, inode, pid)
+		}
+		if ok && w.xdp && family(folder+"/fd/"+fd) == "XDP" {
+			add(w.XDP, inode, pid)
 		}
 	case strings.HasPrefix(target, "net:["):
 		if inode, ok := number(target, "net:["); ok {
@@ -157,6 +169,17 @@ func (w *walk) descriptor(pid int, folder, fd, target string) {
 			add(w.Links, uint32(id), pid)
 		}
 	}
+}
+
+// family is the name of a socket's protocol in the kernel (net/socket.c,
+// system.sockprotoname; net/xdp/xsk.c names AF_XDP "XDP").
+func family(path string) string {
+	name := make([]byte, 32)
+	n, err := unix.Getxattr(path, "system.sockprotoname", name)
+	if err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name[:n])
 }
 
 func add[K comparable](m map[K][]int, key K, pid int) {

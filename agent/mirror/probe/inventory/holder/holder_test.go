@@ -30,7 +30,7 @@ func socketInode(t *testing.T) (fd int, inode uint64) {
 
 func TestTheHolderOfASocketIsFound(t *testing.T) {
 	fd, inode := socketInode(t)
-	h := Walk(context.Background(), "/proc", map[uint64]bool{inode: true}, false)
+	h := Walk(context.Background(), "/proc", Want{Sockets: map[uint64]bool{inode: true}, Deep: false})
 	if got := h.Sockets[inode]; !slices.Equal(got, []int{os.Getpid()}) || h.Cut {
 		t.Errorf("held by %v, cut %v, want %d", got, h.Cut, os.Getpid())
 	}
@@ -39,7 +39,7 @@ func TestTheHolderOfASocketIsFound(t *testing.T) {
 		t.Errorf("named %+v", p)
 	}
 	unix.Close(fd)
-	if h := Walk(context.Background(), "/proc", map[uint64]bool{inode: true}, true); len(h.Sockets) > 0 {
+	if h := Walk(context.Background(), "/proc", Want{Sockets: map[uint64]bool{inode: true}, Deep: true}); len(h.Sockets) > 0 {
 		t.Errorf("a closed socket is held by %v", h.Sockets)
 	}
 }
@@ -49,8 +49,15 @@ func TestTheHolderOfASocketIsFound(t *testing.T) {
 func TestAThreadsOwnTableIsLookedInto(t *testing.T) {
 	opened, end := make(chan uint64), make(chan struct{})
 	defer close(end)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	var leave func()
+	leave = func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		if unix.Gettid() == os.Getpid() {
+			go leave() // on another thread, while this one is held: the first would change what /proc/PID/fd shows
+			<-end
+			runtime.UnlockOSThread()
+			return
+		}
 		if err := unix.Unshare(unix.CLONE_FILES); err != nil {
 			opened <- 0
 			return
@@ -58,16 +65,17 @@ func TestAThreadsOwnTableIsLookedInto(t *testing.T) {
 		_, inode := socketInode(t)
 		opened <- inode
 		<-end
-	}()
+	}
+	go leave()
 	inode := <-opened
 	if inode == 0 {
 		t.Skip("needs unshare of files")
 	}
 	wanted := map[uint64]bool{inode: true}
-	if h := Walk(context.Background(), "/proc", wanted, false); len(h.Sockets) > 0 {
-		t.Skip("this test's first thread is the one that left")
+	if h := Walk(context.Background(), "/proc", Want{Sockets: wanted, Deep: false}); len(h.Sockets) > 0 {
+		t.Errorf("the process itself holds %v", h.Sockets)
 	}
-	h := Walk(context.Background(), "/proc", wanted, true)
+	h := Walk(context.Background(), "/proc", Want{Sockets: wanted, Deep: true})
 	if !slices.Equal(h.Sockets[inode], []int{os.Getpid()}) || h.ByThread != 1 {
 		t.Errorf("held by %v, by threads %d", h.Sockets, h.ByThread)
 	}
@@ -76,7 +84,7 @@ func TestAThreadsOwnTableIsLookedInto(t *testing.T) {
 func TestAWalkThatIsCutSaysSo(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if h := Walk(ctx, "/proc", nil, true); !h.Cut {
+	if h := Walk(ctx, "/proc", Want{Sockets: nil, Deep: true}); !h.Cut {
 		t.Error("a walk without time is not cut")
 	}
 }
@@ -102,12 +110,33 @@ func TestHostileDescriptorsAreHarmless(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := Walk(context.Background(), root, map[uint64]bool{12: true, ^uint64(0): true}, true)
+	h := Walk(context.Background(), root, Want{Sockets: map[uint64]bool{12: true, ^uint64(0): true}, Deep: true})
 	if fmt.Sprint(h.Sockets, h.Programs, h.Links) != "map[12:[7]] map[42:[7]] map[]" {
 		t.Errorf("found %v %v %v", h.Sockets, h.Programs, h.Links)
 	}
 	if comm := Process(root, 7).Comm; comm != "evil?[2J?name??" {
 		t.Errorf("named %q", comm)
+	}
+}
+
+func TestSocketsOfXDPAreFoundWithoutTheKernelsList(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("needs AF_XDP: %v", err)
+	}
+	defer unix.Close(fd)
+	plain, other := socketInode(t)
+	defer unix.Close(plain)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		t.Fatal(err)
+	}
+	h := Walk(context.Background(), "/proc", Want{XDP: true})
+	if !slices.Equal(h.XDP[stat.Ino], []int{os.Getpid()}) || h.XDP[other] != nil {
+		t.Errorf("found %v, want %d", h.XDP, stat.Ino)
+	}
+	if h := Walk(context.Background(), "/proc", Want{}); len(h.XDP) > 0 {
+		t.Errorf("found %v unasked", h.XDP)
 	}
 }
 
@@ -126,6 +155,6 @@ func FuzzPrintable(f *testing.F) {
 
 func BenchmarkWalk(b *testing.B) {
 	for b.Loop() {
-		Walk(context.Background(), "/proc", map[uint64]bool{1: true}, false)
+		Walk(context.Background(), "/proc", Want{Sockets: map[uint64]bool{1: true}, Deep: false})
 	}
 }
