@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"waxseal/agent/mirror"
@@ -32,6 +33,7 @@ func (w *Watch) loop(over <-chan struct{}, report func(mirror.Incident)) {
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	last, lost, observed := w.now(), uint64(0), uint64(0)
+	covered := w.covered()
 	for {
 		select {
 		case o := <-w.queue:
@@ -48,7 +50,9 @@ func (w *Watch) loop(over <-chan struct{}, report func(mirror.Incident)) {
 			}
 			tell(w.judge.Tick(now))
 			last = now
-			w.round(now, observed, lost)
+			if w.round(now, observed, lost); w.State().Rounds%lookEvery == 0 {
+				covered = w.look(covered)
+			}
 		case <-over:
 			w.drain(tell)
 			return
@@ -66,6 +70,26 @@ func (w *Watch) drain(tell func([]mirror.Incident)) {
 			return
 		}
 	}
+}
+
+// lookEvery is how many rounds pass between looks at what can be watched.
+const lookEvery = 10
+
+// covered is what can be watched now, if anybody wants to know.
+func (w *Watch) covered() []mirror.Capability {
+	if w.changed == nil {
+		return nil
+	}
+	return w.Capabilities()
+}
+
+// look tells what can be watched if that is not as before.
+func (w *Watch) look(before []mirror.Capability) []mirror.Capability {
+	now := w.covered()
+	if w.changed != nil && !slices.Equal(now, before) {
+		w.changed(now)
+	}
+	return now
 }
 
 func (w *Watch) round(now time.Time, observed, lost uint64) {

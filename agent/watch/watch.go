@@ -38,6 +38,10 @@ type Config struct {
 	Sources []Opening
 	Judge   Judge
 	Now     func() time.Time // nil: time.Now
+
+	// Changed is called by the goroutine of Run whenever what can be watched has
+	// changed, and once when it begins. nil: nobody wants to know.
+	Changed func([]mirror.Capability)
 }
 
 // Watch is a running detection.
@@ -45,6 +49,7 @@ type Watch struct {
 	now     func() time.Time
 	sources []source
 	judge   Judge // of the goroutine in Run
+	changed func([]mirror.Capability)
 	queue   chan mirror.Observation
 	lost    atomic.Uint64 // observations for which the queue had no room
 
@@ -62,7 +67,7 @@ type source struct {
 // Open opens all sources. One that fails is a capability that is not there;
 // only if all fail is there nothing to run.
 func Open(c Config) (*Watch, error) {
-	w := &Watch{now: c.Now, judge: c.Judge, queue: make(chan mirror.Observation, queueLength), dead: map[string]string{}}
+	w := &Watch{now: c.Now, judge: c.Judge, changed: c.Changed, queue: make(chan mirror.Observation, queueLength), dead: map[string]string{}}
 	if w.now == nil {
 		w.now = time.Now
 	}
@@ -125,6 +130,7 @@ func (w *Watch) Run(ctx context.Context, report func(mirror.Incident)) {
 	}
 	over := make(chan struct{})
 	go func() { running.Wait(); <-ctx.Done(); close(over) }()
+	w.look(nil)
 	w.loop(over, report)
 }
 

@@ -63,6 +63,7 @@ func mountKernel(log *slog.Logger) {
 		{"proc", "/proc", "proc", none, ""},
 		{"sysfs", "/sys", "sysfs", none, ""},
 		{"securityfs", "/sys/kernel/security", "securityfs", none, ""},
+		{"bpf", "/sys/fs/bpf", "bpf", none, "mode=0700"},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 	} {
 		if err := m.mount(); err != nil && !errors.Is(err, unix.EBUSY) {

@@ -292,19 +292,24 @@ func keepFirmwareLog(log *slog.Logger) {
 // maxOwner is the largest file with the owner's trust anchors, in bytes.
 const maxOwner = 64 << 10
 
-// keepOwner copies the owner's trust anchors while nobody else runs, so that
-// the agent trusts what was measured.
+// keepOwner copies the owner's trust anchors, and who may authorise mirrors,
+// while nobody else runs, so that the agent trusts what was measured.
 func (p *parts) keepOwner(log *slog.Logger) {
 	tree, ok := p.sources.Trees[board.Conf]
 	if !ok {
 		return
 	}
-	b, err := readSmall(tree, "owner-ca.pem", maxOwner)
-	if err == nil {
-		err = os.WriteFile(ownerFile, b, 0o600)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warn("owner's trust anchors", "cause", err)
+	for _, f := range []struct{ from, to, what string }{
+		{"owner-ca.pem", ownerFile, "owner's trust anchors"},
+		{"etc/waxseal/approvers.json", approversFile, "who may authorise mirrors"},
+	} {
+		b, err := readSmall(tree, f.from, maxOwner)
+		if err == nil {
+			err = os.WriteFile(f.to, b, 0o600)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Warn(f.what, "cause", err)
+		}
 	}
 }
 

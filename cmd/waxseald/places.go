@@ -10,6 +10,10 @@ const (
 	firmwareLog = runDir + "/firmware.tcg" // the firmware's log as the kernel shows it
 	ownerFile   = runDir + "/owner-ca.pem" // the owner's trust anchors as measured
 
+	approversFile = runDir + "/approvers.json"       // who may authorise mirrors, as measured
+	mirrorsFile   = "/conf/etc/waxseal/mirrors.json" // in the new root: mirrors that are authorised, signed by approvers
+	pinDir        = "/sys/fs/bpf/waxseal"
+
 	kernelFirmwareLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
 	newRoot  = "/mnt/root"

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,14 @@ func serve(log *slog.Logger) error {
 		if dev != nil {
 			defer dev.Close()
 		}
+	}
+	if err := attachFindings(&c); err != nil {
+		log.Error("findings are not recorded", "cause", err)
+	} else {
+		var watching sync.WaitGroup
+		watching.Go(func() { guardTraffic(ctx, c.Findings, c.Card.Serial, log) })
+		defer watching.Wait()
+		defer stop()
 	}
 	err = agent.Run(ctx, c)
 	if errors.Is(err, agent.ErrOwnerCA) {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"waxseal/agent/mirror"
 	"waxseal/agent/mirror/probe"
@@ -49,17 +50,32 @@ func readAuthorised(f watchFlags) (authorised.Set, error) {
 // must not take its programs for somebody's.
 func watchSources(f watchFlags) []watch.Opening {
 	var packets *probe.Probe
+	ports := f.ports
 	ours := func(program uint32) bool { return packets != nil && packets.Owns(program) }
 	return []watch.Opening{
 		{Name: "packets", Open: func() (_ watch.Source, err error) {
 			packets, err = probe.Open(probe.Config{Ports: f.ports, Mode: probe.Mode(f.mode), Sample: f.sampling})
+			if err == nil && len(ports) == 0 {
+				ports = hooked(packets.Capabilities())
+			}
 			return packets, err
 		}},
 		{Name: "configuration", Open: func() (watch.Source, error) {
-			return config.Open(config.Config{Ports: f.ports, Ours: ours})
+			return config.Open(config.Config{Ports: ports, Ours: ours})
 		}},
 		{Name: "inventory", Open: func() (watch.Source, error) {
 			return inventory.Open(inventory.Config{Ours: ours})
 		}},
 	}
+}
+
+// hooked returns the names of the ports of which a list speaks.
+func hooked(list []mirror.Capability) []string {
+	var ports []string
+	for _, c := range list {
+		if name, ok := strings.CutPrefix(c.Name, "hooks/"); ok {
+			ports = append(ports, name)
+		}
+	}
+	return ports
 }

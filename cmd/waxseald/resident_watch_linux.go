@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"waxseal/agent"
+	"waxseal/agent/findings"
+	"waxseal/agent/mirror"
+	"waxseal/agent/watch"
+	"waxseal/measure"
+)
+
+// attachFindings gives the agent its book of findings.
+func attachFindings(c *agent.Config) error {
+	book := findings.Config{Profile: measure.Waxseal1}
+	if r, ok := c.Recorder.(findings.Recorder); ok {
+		book.Recorder = r
+	}
+	if k, ok := c.Kept.(findings.Keeper); ok {
+		book.Keeper = k
+	}
+	var err error
+	c.Findings, err = findings.New(book)
+	return err
+}
+
+// guardTraffic watches the router's physical ports until ctx is done, and puts
+// what it finds into the book. A watch that cannot run is recorded; it stops
+// nothing else.
+func guardTraffic(ctx context.Context, book *findings.Book, serial string, log *slog.Logger) {
+	err := watchTraffic(ctx, book, serial, log)
+	if err == nil {
+		err = errors.New("the agent was told to stop")
+	}
+	log.Warn("traffic is not watched", "cause", err)
+	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if rerr := book.Stopped(record, err.Error()); rerr != nil {
+		log.Warn("end of the watch", "cause", rerr)
+	}
+}
+
+func watchTraffic(ctx context.Context, book *findings.Book, serial string, log *slog.Logger) error {
+	f := watchFlags{mode: "full", serial: serial}
+	if _, err := os.Stat(mirrorsFile); !errors.Is(err, fs.ErrNotExist) {
+		f.authorised, f.approvers = mirrorsFile, approversFile
+	}
+	judge, err := judgeOf(f)
+	if err != nil { // then nothing is authorised
+		log.Warn("authorised mirrors do not count", "cause", err)
+		judge = mirror.NewJudge(mirror.Config{})
+	}
+	w, err := watch.Open(watch.Config{Sources: watchSources(f), Judge: judge, Changed: func(list []mirror.Capability) {
+		for _, in := range judge.Ports(hooked(list)) {
+			note(ctx, book, in, log)
+		}
+		if err := book.Capabilities(ctx, list); err != nil {
+			log.Warn("capabilities of the watch", "cause", err)
+		}
+	}})
+	if err != nil {
+		none := []mirror.Capability{{Name: "watch", State: mirror.None, Why: err.Error()}}
+		return errors.Join(err, book.Capabilities(ctx, none))
+	}
+	w.Run(ctx, func(in mirror.Incident) { note(ctx, book, in, log) })
+	return w.Close()
+}
+
+// note puts an incident into the book. What cannot be recorded was told to those
+// who follow nevertheless.
+func note(ctx context.Context, book *findings.Book, in mirror.Incident, log *slog.Logger) {
+	if in.Severity == mirror.Alarm {
+		log.Warn("finding", "kind", in.Kind, "state", in.State, "cause", in.Clean().Cause)
+	}
+	if err := book.Report(context.WithoutCancel(ctx), in); err != nil {
+		log.Debug("finding is not recorded", "id", in.ID, "cause", fmt.Sprint(err))
+	}
+}
