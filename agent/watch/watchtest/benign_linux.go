@@ -41,6 +41,8 @@ func Harmless() []Benign {
 		{Name: "many packets", Run: many},
 		{Name: "identical packets", Run: identical},
 		{Name: "everyday traffic over VXLAN", Run: overVXLAN},
+		{Name: "transit tunnels of customers", Run: transit},
+		{Name: "ICMP redirects", Run: redirects},
 		{Name: "multicast routing", Run: multicastRouting},
 		{Name: "broadcast and multicast on one link", Run: groups},
 		{Name: "hellos of routing protocols on all ports", Run: hellos},
