@@ -131,15 +131,18 @@ func packets() int {
 	return 50_000
 }
 
-// many sends datagrams of all sizes as fast as the client can.
-func many(l *Lab) error {
+func many(l *Lab) error { return Flood(l, packets()) }
+
+// Flood sends n different datagrams of all sizes from the client to the server,
+// as fast as the client can.
+func Flood(l *Lab, n int) error {
 	out, err := openPort(l.Client, "eth0", false)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	payload := make([]byte, 1400)
-	for i := range packets() {
+	for i := range n {
 		from := netip.AddrPortFrom(l.ClientAddress, uint16(1024+i%60000))
 		to := netip.AddrPortFrom(l.ServerAddress, uint16(1+i/7%60000))
 		payload[0], payload[1], payload[2] = byte(i), byte(i>>8), byte(i>>16)
