@@ -41,8 +41,8 @@ func BenchmarkForwarding(b *testing.B) {
 				n := s.saturate(b, 400*time.Millisecond)
 				e := withEmpty(b, lab, func() float64 { return s.saturate(b, 400*time.Millisecond) })
 				w := withTool(b, lab, c.args, func() float64 {
-					s.saturate(b, 1500*time.Millisecond) // sampling has found its rate
-					return s.saturate(b, time.Second)
+					s.saturate(b, time.Second) // sampling has found its rate
+					return s.saturate(b, 600*time.Millisecond)
 				})
 				none, empty, ours = append(none, n), append(empty, e), append(ours, w)
 				over, points = append(over, 100*(w/n-1)), append(points, 100*(w-e)/n)
