@@ -66,11 +66,22 @@ static __always_inline int sampled(const struct config *c, __u64 fp)
 	return ((fp >> 1) & c->mask) == 0;
 }
 
+// inside keeps an offset inside the scratch. The compiler may know already that
+// it is, and then leave the mask out; but verifiers before Linux 6.3 know less,
+// and where they follow a branch that cannot be taken, the bounds that they
+// believe in contradict each other, and they refuse the pointer
+// (kernel/bpf/verifier.c, adjust_ptr_min_max_vals). So the mask is made to stay.
+static __always_inline __u32 inside(__u32 off)
+{
+	asm volatile("%0 &= %1" : "+r"(off) : "i"(SCRATCH - 1));
+	return off;
+}
+
 // word reads up to eight bytes at off as a big-endian number; bytes from end on
 // count as zero.
 static __always_inline __u64 word(const struct scratch *s, __u32 off, __u32 end)
 {
-	__u64 v = be64(&s->bytes[off & (SCRATCH - 1)]);
+	__u64 v = be64(&s->bytes[inside(off)]);
 
 	if (off >= end)
 		return 0;
@@ -117,7 +128,7 @@ static __always_inline __u64 transport(const struct config *c, const struct scra
 
 static __always_inline void parse4(const struct config *c, const struct scratch *s, __u32 off, __u32 len, struct parsed *p)
 {
-	const __u8 *h = &s->bytes[off & (SCRATCH - 1)];
+	const __u8 *h = &s->bytes[inside(off)];
 	__u32 ihl = (h[0] & 15) * 4, total = be16(h + 2), end;
 	__u16 fragment = be16(h + 6) & 0x1fff;
 
@@ -134,7 +145,7 @@ static __always_inline void parse4(const struct config *c, const struct scratch 
 
 static __always_inline void parse6(const struct config *c, const struct scratch *s, __u32 off, __u32 len, struct parsed *p)
 {
-	const __u8 *h = &s->bytes[off & (SCRATCH - 1)];
+	const __u8 *h = &s->bytes[inside(off)];
 	__u32 payload = be16(h + 4), end, at = off + 40, label = be32(h) & 0xfffff, id = 0;
 	__u8 next = h[6];
 	__u16 fragment = 0;
@@ -147,7 +158,7 @@ static __always_inline void parse6(const struct config *c, const struct scratch 
 	__builtin_memcpy(p->flow.dst, h + 24, 16);
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		const __u8 *x = &s->bytes[at & (SCRATCH - 1)];
+		const __u8 *x = &s->bytes[inside(at)];
 
 		if (at + 8 > end)
 			break;
@@ -175,7 +186,7 @@ static __always_inline void parse6(const struct config *c, const struct scratch 
 // fingerprint however much of it was read.
 static __always_inline void parse(const struct config *c, const struct scratch *s, __u32 off, __u32 len, struct parsed *p)
 {
-	__u8 version = s->bytes[off & (SCRATCH - 1)] >> 4;
+	__u8 version = s->bytes[inside(off)] >> 4;
 
 	if (len > off + REACH)
 		len = off + REACH;

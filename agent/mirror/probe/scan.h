@@ -24,7 +24,7 @@ static __always_inline int tunnels(const struct frame *f)
 // save time: what counts is whether the fingerprint is one that was seen.
 static __always_inline int plausible(const struct scratch *s, __u32 off)
 {
-	const __u8 *h = &s->bytes[off & (SCRATCH - 1)];
+	const __u8 *h = &s->bytes[inside(off)];
 	__u8 proto;
 	__u16 size;
 
@@ -82,12 +82,12 @@ static __always_inline int look(struct search *x, __u32 off, int in)
 #ifndef SMALL
 static long look_in(__u64 i, void *ctx)
 {
-	return look(ctx, i & (SCRATCH - 1), 1);
+	return look(ctx, inside(i), 1);
 }
 
 static long look_out(__u64 i, void *ctx)
 {
-	return look(ctx, i & (SCRATCH - 1), 0);
+	return look(ctx, inside(i), 0);
 }
 #else
 // seek and follow are global functions, which the verifier looks at once and not
@@ -114,7 +114,7 @@ static __always_inline int follow(struct __sk_buff *skb, __u32 off, __u32 len, i
 
 	if (!skb || !x.f || len > SCAN_MAX)
 		return 0;
-	return look(&x, off & (SCRATCH - 1), in);
+	return look(&x, inside(off), in);
 }
 
 __noinline int follow_in(struct __sk_buff *skb, __u32 off, __u32 len) { return follow(skb, off, len, 1); }
