@@ -32,7 +32,7 @@ func (w *Watch) loop(over <-chan struct{}, report func(mirror.Incident)) {
 	}
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
-	last, lost, observed := w.now(), uint64(0), uint64(0)
+	last, lost, observed := w.opened, uint64(0), uint64(0)
 	covered := w.covered()
 	for {
 		select {

@@ -47,6 +47,7 @@ type Config struct {
 // Watch is a running detection.
 type Watch struct {
 	now     func() time.Time
+	opened  time.Time // a watch that is stopped before its first round is frozen too
 	sources []source
 	judge   Judge // of the goroutine in Run
 	changed func([]mirror.Capability)
@@ -83,6 +84,7 @@ func Open(c Config) (*Watch, error) {
 	if len(errs) == len(c.Sources) {
 		return nil, errors.Join(append([]error{ErrBlind}, errs...)...)
 	}
+	w.opened = w.now()
 	return w, nil
 }
 
