@@ -129,8 +129,8 @@ func (b *Book) Report(ctx context.Context, in mirror.Incident) error {
 // takes tells whether an incident is at a step that its record does not say yet.
 func (b *Book) takes(subject string, in mirror.Incident, step finding.Step) bool {
 	last, known := b.last[subject]
-	if !known && step == finding.Info && !inventory(in.Kind) {
-		return false // information about traffic, such as a flood, is no finding
+	if !known && step == finding.Info && (!inventory(in.Kind) || in.Baseline) {
+		return false // information about traffic, such as a flood, is no finding; and what was there is in the inventory
 	}
 	if !known && step == finding.Ended {
 		return false // nothing was said of it

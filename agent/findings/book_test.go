@@ -194,7 +194,7 @@ func TestAFlappingFindingDoesNotFillTheLog(t *testing.T) {
 	}
 }
 
-func TestInformationAboutTrafficIsNoFinding(t *testing.T) {
+func TestInformationIsNoFindingButForDifferencesFromTheInventory(t *testing.T) {
 	b, rec := newRouter(t).boots(t)
 	flood := incident("flood-1", mirror.Info)
 	flood.Kind = mirror.Flood
@@ -204,6 +204,9 @@ func TestInformationAboutTrafficIsNoFinding(t *testing.T) {
 	module := incident("module-1", mirror.Info)
 	module.Kind = mirror.Module
 	report(t, b, module)
+	there := module
+	there.ID, there.Baseline = "module-2", true
+	report(t, b, there)
 	allowed := incident("duplicate-2", mirror.Info)
 	allowed.Authorised = "TICKET-1"
 	report(t, b, allowed)

@@ -16,7 +16,7 @@ func (j *Judge) incident(m *matter) Incident {
 	in := Incident{
 		ID: m.id, Time: j.now, Kind: m.root.Kind, State: Open, Severity: Info,
 		Subject: m.root.Subject, Netns: m.root.Netns, In: m.root.In, Copy: m.root.leaves(),
-		First: facts[0].first, Detector: facts[0].Detector,
+		First: facts[0].first, Detector: facts[0].Detector, Baseline: m.root.Baseline,
 	}
 	if m.over(j.now) {
 		in.State = Ended

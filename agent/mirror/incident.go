@@ -37,6 +37,7 @@ type Incident struct {
 	Detector string    `json:"detector"`           // the first that saw it
 	Evidence []string  `json:"evidence,omitempty"` // each detector's words, in the order in which they came
 
+	Baseline   bool   `json:"baseline,omitempty"`   // what it is about was there when the watch began
 	Authorised string `json:"authorised,omitempty"` // approval reference of the authorised mirror that covers it
 }
 
