@@ -22,7 +22,6 @@ type fact struct {
 	times       []sight   // the latest sights, the earliest first
 	earliest    []sight   // the first three
 	count       uint64    // sampled packets, or sights
-	seen        int       // observations
 	over        bool
 	why         string            // why it is over
 	many        bool              // it is of more outer destinations than are told apart

@@ -136,7 +136,6 @@ type event struct {
 	area     *area     // whose list has changed; nil: all have
 	findings []finding // that it shows
 	process  mirror.Process
-	err      error // why the listener ended
 }
 
 // listener receives the notifications of one socket.
