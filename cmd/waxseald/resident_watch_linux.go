@@ -47,7 +47,7 @@ func guardTraffic(ctx context.Context, book *findings.Book, serial string, log *
 }
 
 func watchTraffic(ctx context.Context, book *findings.Book, serial string, log *slog.Logger) error {
-	f := watchFlags{mode: "full", serial: serial}
+	f := watchFlags{mode: "full", serial: serial, pins: pinDir}
 	if _, err := os.Stat(mirrorsFile); !errors.Is(err, fs.ErrNotExist) {
 		f.authorised, f.approvers = mirrorsFile, approversFile
 	}

@@ -26,6 +26,7 @@ type watchFlags struct {
 	sampling              uint32 // one packet in so many; 0: as many as the load allows
 	authorised, approvers string // files; empty: nothing is authorised
 	serial                string
+	pins                  string // folder of a bpffs that keeps the hooks when the process dies; empty: they go with it
 	table                 bool
 }
 

@@ -54,7 +54,7 @@ func watchSources(f watchFlags) []watch.Opening {
 	ours := func(program uint32) bool { return packets != nil && packets.Owns(program) }
 	return []watch.Opening{
 		{Name: "packets", Open: func() (_ watch.Source, err error) {
-			packets, err = probe.Open(probe.Config{Ports: f.ports, Mode: probe.Mode(f.mode), Sample: f.sampling})
+			packets, err = probe.Open(probe.Config{Ports: f.ports, Mode: probe.Mode(f.mode), Sample: f.sampling, PinDir: f.pins})
 			if err == nil && len(ports) == 0 {
 				ports = hooked(packets.Capabilities())
 			}
