@@ -16,7 +16,7 @@ import (
 
 func (a *app) mirror() *cobra.Command {
 	return a.group("mirror", "Mirrors that are allowed: who approved which copies of traffic, and until when",
-		a.mirrorAuthorise(), a.mirrorList(), a.mirrorRevoke(), a.mirrorApprover())
+		a.mirrorAuthorise(), a.mirrorList(), a.mirrorRevoke(), a.mirrorApprover(), a.mirrorFollow())
 }
 
 // authorising is the command line of mirror authorise.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"waxseal/agent"
 	"waxseal/measure/wire"
 )
 
@@ -23,6 +24,12 @@ type bench struct {
 }
 
 func newBench(t *testing.T) bench {
+	t.Helper()
+	return newBenchOf(t, nil)
+}
+
+// newBenchOf is newBench with another configuration of the agent.
+func newBenchOf(t *testing.T, change func(*agent.Config)) bench {
 	t.Helper()
 	dir := t.TempDir()
 	l := bench{dir: dir, reference: filepath.Join(dir, "ref.json"), evidence: filepath.Join(dir, "e.json")}
@@ -51,7 +58,7 @@ func newBench(t *testing.T) bench {
 		t.Fatal(err)
 	}
 	write(t, l.reference, text)
-	l.router, err = startRouter(routerConfig{serial: "WX-0001", vendor: vendor, ownerCA: ca, boot: boot, tpm: tpm, state: dir})
+	l.router, err = startRouter(routerConfig{serial: "WX-0001", vendor: vendor, ownerCA: ca, boot: boot, tpm: tpm, state: dir, change: change})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,9 @@ type routerConfig struct {
 	boot       []record
 	unattested string
 	noTPM      bool
-	state      string // directory of the enrollment
-	tpm        *chip  // the router's TPM, unless noTPM
+	state      string              // directory of the enrollment
+	change     func(*agent.Config) // nil: nothing is
+	tpm        *chip               // the router's TPM, unless noTPM
 }
 
 // record is one line of a boot file: the name, and the content behind it.
@@ -234,6 +235,9 @@ func startRouter(c routerConfig) (*router, error) {
 	if err := c.equip(ctx, &config); err != nil {
 		cancel()
 		return nil, err
+	}
+	if c.change != nil {
+		c.change(&config)
 	}
 	a, err := agent.New(config)
 	if err != nil {
