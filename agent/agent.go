@@ -105,7 +105,7 @@ func New(c Config) (*Agent, error) {
 	a.config.Now = c.Now
 	a.desk = quote.New(quote.Config{
 		Quoter: c.Quoter, Recorder: c.Recorder, Firmware: c.Firmware,
-		Unattested: c.Unattested, Queue: c.Limits.Queue,
+		Unattested: c.Unattested, Queue: c.Limits.Queue, Before: c.BeforeQuote,
 	})
 	creds, err := newIdentity(c, anchors, a.enrollz.Current, a.desk.Busy)
 	if err != nil {

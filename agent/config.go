@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto"
 	"log/slog"
 	"time"
@@ -39,7 +40,8 @@ type Config struct {
 	Areas   Areas         // the public areas that are shown there
 	EKCerts wire.Chain    // the TPM maker's certificates of its EKs; empty: none
 
-	Findings *findings.Book // what the watch finds; nil: nothing is watched
+	Findings    *findings.Book        // what the watch finds; nil: nothing is watched
+	BeforeQuote func(context.Context) // is called before each quote, for what must be recorded first; nil: there is nothing
 
 	OwnerCA []byte           // PEM of the owner's trust anchors, as measured; empty: the device has no owner
 	State   string           // directory on a disk that survives a reboot, for the owner's certificates

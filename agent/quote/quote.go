@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"waxseal/measure"
 	"waxseal/measure/eventlog"
@@ -45,6 +46,10 @@ type Config struct {
 	Firmware   eventlog.Log // the firmware's events; zero where it has left no log
 	Unattested string       // why the device cannot attest, for example "boot incomplete"; empty: it can
 	Queue      int          // questions that may wait for the TPM; 0: 16
+
+	// Before is called before a quote is taken, for what must be recorded first; it
+	// gets beforeLimit. nil: there is nothing.
+	Before func(context.Context)
 }
 
 // Question asks for a quote.
@@ -141,6 +146,7 @@ func (d *Desk) Take(ctx context.Context, q Question) (Answer, error) {
 		return Answer{}, err
 	}
 	defer leave()
+	d.before(ctx)
 	var ans Answer
 	err = d.frozen(func(log []measure.Event) error {
 		if ans.Log, err = d.encode(q.Bank, log); err != nil {
@@ -152,6 +158,23 @@ func (d *Desk) Take(ctx context.Context, q Question) (Answer, error) {
 		return Answer{}, err
 	}
 	return ans, nil
+}
+
+// beforeLimit bounds what is done before a quote.
+const beforeLimit = 2 * time.Second
+
+func (d *Desk) before(ctx context.Context) {
+	if d.config.Before == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, beforeLimit)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { defer close(done); d.config.Before(ctx) }()
+	select {
+	case <-done:
+	case <-ctx.Done(): // what it was to record comes with a later quote
+	}
 }
 
 // Log returns the log as it is now: the firmware's events, then the agent's.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+	"testing/synctest"
 
 	"waxseal/hw/tpm/tpmtest"
 	"waxseal/measure"
@@ -203,4 +204,25 @@ func TestQueueIsShort(t *testing.T) {
 	if _, err := s.Take(t.Context(), question); err != nil {
 		t.Errorf("after the others have left: %v", err)
 	}
+}
+
+func TestWhatMustBeRecordedFirstIsBeforeTheQuote(t *testing.T) {
+	q := &quoter{PCRs: tpmtest.Fake()}
+	called := false
+	d := newDesk(q, func(c *Config) { c.Before = func(context.Context) { called = true } })
+	if _, err := d.Take(t.Context(), question); err != nil || !called {
+		t.Errorf("quote: %v, called before it: %v", err, called)
+	}
+}
+
+func TestWhatNeverEndsDoesNotHoldAQuoteUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		d := newDesk(&quoter{PCRs: tpmtest.Fake()}, func(c *Config) { c.Before = func(context.Context) { <-block } })
+		if _, err := d.Take(t.Context(), question); err != nil {
+			t.Errorf("quote: %v", err)
+		}
+		close(block)
+		synctest.Wait()
+	})
 }

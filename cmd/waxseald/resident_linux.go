@@ -110,7 +110,9 @@ func serve(log *slog.Logger) error {
 		log.Error("findings are not recorded", "cause", err)
 	} else {
 		var watching sync.WaitGroup
-		watching.Go(func() { guardTraffic(ctx, c.Findings, c.Card.Serial, log) })
+		beat := &pulse{born: time.Now()}
+		c.BeforeQuote = func(ctx context.Context) { beat.check(ctx, c.Findings, time.Now()) }
+		watching.Go(func() { guardTraffic(ctx, c.Findings, beat, c.Card.Serial, log) })
 		defer watching.Wait()
 		defer stop()
 	}

@@ -3,6 +3,8 @@ package appraise
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +32,9 @@ func (a *appraisal) judgeRuntime(r measure.Record) {
 		a.bounded(coverageName, out)
 	case strings.HasPrefix(r.Name, finding.Inventory):
 		out.state = Informational
-		a.bounded(strings.TrimSuffix(finding.Inventory, "/"), out)
+		name := strings.TrimSuffix(finding.Inventory, "/")
+		a.bounded(name, out)
+		a.note(name, a.inventory(r.Content))
 	case strings.HasPrefix(r.Name, finding.Stopped):
 		out.state = Past
 		a.bounded("mirror/watch", out)
@@ -167,4 +171,22 @@ func warnings(all []Component) []string {
 		}
 	}
 	return out
+}
+
+// inventory says how much there was of each kind when the watch began.
+func (a *appraisal) inventory(sum [sha256.Size]byte) string {
+	content, ok := a.v.Content(sum)
+	if !ok {
+		return "details not available"
+	}
+	list, err := finding.ParseThings(content)
+	if err != nil {
+		return "details cannot be read"
+	}
+	var words []string
+	count := list.Count()
+	for _, kind := range slices.Sorted(maps.Keys(count)) {
+		words = append(words, evidence.Escape(fmt.Sprintf("%s: %d", kind, count[kind])))
+	}
+	return strings.Join(words, ", ")
 }

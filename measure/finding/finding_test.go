@@ -96,6 +96,26 @@ func TestCoverageNeverHidesWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestInventoryIsTheSameInAnyOrderAndSaysWhatHasNoRoom(t *testing.T) {
+	one, err := Things{{Kind: "module", Cause: "b"}, {Kind: "listener", Cause: "a", Process: "sshd"}, {Kind: "module", Cause: "b"}}.Encode()
+	other, err2 := Things{{Kind: "listener", Cause: "a", Process: "sshd"}, {Kind: "module", Cause: "b"}}.Encode()
+	if err != nil || err2 != nil || string(one) != string(other) {
+		t.Errorf("%s and %s: %v, %v", one, other, err, err2)
+	}
+	var many Things
+	for i := range 5000 {
+		many = append(many, Thing{Kind: "module", Cause: strings.Repeat("x", i%50) + string(rune('a'+i%26)), Target: strings.Repeat("y", i%40), Process: string(rune('A' + i%26))})
+	}
+	b, err := many.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseThings(b)
+	if err != nil || len(b) > MaxSize || got[len(got)-1].Kind != kindMore || got.Count()["module"] != len(got)-1 {
+		t.Errorf("%v: %d things in %d bytes, the last is %+v", err, len(got), len(b), got[len(got)-1])
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	good, _ := sample().Encode()
 	f.Add(good)
@@ -108,5 +128,10 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		_, _ = ParseCoverage(data)
+		if list, err := ParseThings(data); err == nil {
+			if again, err := list.Encode(); err != nil || string(again) != string(data) {
+				t.Errorf("two texts for one inventory: %q and %q, %v", data, again, err)
+			}
+		}
 	})
 }
