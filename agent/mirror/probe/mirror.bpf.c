@@ -212,9 +212,15 @@ static __always_inline int read(struct frame *f, struct __sk_buff *skb, __u32 fl
 	return 1;
 }
 
+// segments is how many packets of the wire the packet is. A host's or a tap's
+// driver may leave gso_segs empty.
 static __always_inline __u32 segments(const struct __sk_buff *skb)
 {
-	return skb->gso_segs > 1 ? skb->gso_segs : 1;
+	if (skb->gso_segs > 1)
+		return skb->gso_segs;
+	if (skb->gso_size && skb->len > skb->gso_size)
+		return (skb->len + skb->gso_size - 1) / skb->gso_size;
+	return 1;
 }
 
 // begin returns the frame of this CPU, for a packet on a port of ours.

@@ -215,12 +215,17 @@ func (p *Probe) read(emit func(mirror.Observation)) {
 			return
 		}
 		e, err := decode(record.RawSample)
-		if err != nil {
-			continue // the programs of this object write no other
+		var o mirror.Observation
+		if err == nil {
+			o, err = e.observation(p.places.name, p.wall)
 		}
-		if o, err := e.observation(p.places.name, p.wall); err == nil {
-			emit(o)
+		if err != nil { // the programs of this object write no such event
+			o = mirror.Observation{
+				Kind: mirror.Overrun, Time: time.Now(), Detector: "ring", Subject: "ring/unreadable", Count: 1,
+				Cause: "an event of the BPF programs cannot be read", Detail: err.Error(),
+			}
 		}
+		emit(o)
 	}
 }
 
