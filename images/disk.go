@@ -79,9 +79,19 @@ func (b build) conf(ctx context.Context) error {
 	if err := b.extractDir("conf", tree); err != nil {
 		return err
 	}
-	if b.spec.OwnerCA != "" {
-		if err := copyFile(b.spec.OwnerCA, filepath.Join(tree, "owner-ca.pem"), 0o644); err != nil {
-			return fmt.Errorf("owner CA: %w", err)
+	for _, f := range []struct{ file, to, what string }{
+		{b.spec.OwnerCA, "owner-ca.pem", "owner CA"},
+		{b.spec.Approvers, "etc/waxseal/approvers.json", "approvers"},
+		{b.spec.Mirrors, "etc/waxseal/mirrors.json", "authorised mirrors"},
+	} {
+		if f.file == "" {
+			continue
+		}
+		if err := makeDirs(tree, filepath.Dir(f.to)); err != nil {
+			return err
+		}
+		if err := copyFile(f.file, filepath.Join(tree, f.to), 0o644); err != nil {
+			return fmt.Errorf("%s: %w", f.what, err)
 		}
 	}
 	img := b.path("conf.img")

@@ -43,11 +43,13 @@ const SystemdBoot = "/usr/lib/systemd/boot/efi"
 
 // Spec says what goes into an image.
 type Spec struct {
-	Board    string            // folder of images/boards, for example qemu-amd64
-	Kernel   string            // folder of an unpacked Debian kernel package: boot/vmlinuz-V and lib/modules/V
-	Agent    string            // the router binary waxseald, built for the board
-	OwnerCA  string            // PEM file with the owner's trust anchors; empty: a device without an owner
-	Userland map[string]string // commands of the rootfs: name in /bin → file; a dynamic one brings its libraries
+	Board     string            // folder of images/boards, for example qemu-amd64
+	Kernel    string            // folder of an unpacked Debian kernel package: boot/vmlinuz-V and lib/modules/V
+	Agent     string            // the router binary waxseald, built for the board
+	OwnerCA   string            // PEM file with the owner's trust anchors; empty: a device without an owner
+	Approvers string            // file with those who may authorise mirrors; empty: nobody may
+	Mirrors   string            // file of authorised mirrors; empty: none
+	Userland  map[string]string // commands of the rootfs: name in /bin → file; a dynamic one brings its libraries
 }
 
 // Build writes a bootable image into the folder out, which is made.

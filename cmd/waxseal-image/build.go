@@ -38,6 +38,8 @@ func buildCommand() *cobra.Command {
 	f.StringVar(&spec.Board, "board", "qemu-amd64", "board, a folder of images/boards")
 	f.StringVar(&out, "out", "", "folder for the image")
 	f.StringVar(&spec.OwnerCA, "owner-ca", "", "PEM file with the owner's trust anchors; without it the device has no owner")
+	f.StringVar(&spec.Approvers, "approvers", "", "file with those who may authorise mirrors, which waxseal mirror approver makes; it is measured")
+	f.StringVar(&spec.Mirrors, "mirrors", "", "file of authorised mirrors, which waxseal mirror authorise makes; it is signed, and not measured")
 	f.StringVar(&spec.Kernel, "kernel", "", "folder of an unpacked kernel package; empty: the one that scripts/setup fetched")
 	f.StringVar(&top, "source", ".", "source tree of waxseal")
 	cmd.MarkFlagRequired("out")

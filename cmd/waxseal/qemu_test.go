@@ -49,12 +49,16 @@ func newSite(t *testing.T) site {
 	l := site{dir: shortTemp(t)}
 	l.clean = l.path("clean")
 	l.cli(t, exitOK, "owner", "init", l.path("owner"))
+	l.authoriseSession(t)
 	l.provision(t)
 	agent, commands, err := images.BuildPrograms(t.Context(), "../..", l.path("programs"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := images.Spec{Board: "qemu-amd64", Kernel: kernel, Agent: agent, Userland: commands, OwnerCA: l.path("owner/owner-ca.pem")}
+	spec := images.Spec{
+		Board: "qemu-amd64", Kernel: kernel, Agent: agent, Userland: commands, OwnerCA: l.path("owner/owner-ca.pem"),
+		Approvers: l.path("owner/approvers.json"), Mirrors: l.path("mirrors.json"),
+	}
 	if err := images.Build(t.Context(), spec, l.clean); err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +137,7 @@ type verdict struct {
 		Name    string `json:"name"`
 		State   string `json:"state"`
 		Follows string `json:"follows"`
+		Note    string `json:"note"`
 		Diff    []struct {
 			Text string `json:"text"`
 			Op   string `json:"op"`
@@ -276,6 +281,7 @@ func testDirectStart(t *testing.T, l site) {
 		}
 		l.asked(t, v, restconf)
 	})
+	t.Run("mirror while it runs", func(t *testing.T) { testMirrorWhileRunning(t, l) })
 	for _, c := range images.Tamperings {
 		t.Run("changed "+c.Name, func(t *testing.T) { l.attack(t, c.Name, true) })
 	}
