@@ -17,9 +17,9 @@ import (
 // authorised, an intruder's, and one way to silence whoever tells of it.
 const (
 	spanSession = "modprobe -a cls_matchall act_mirred; tc qdisc add dev eth1 clsact; " +
-		"tc filter add dev eth1 ingress pref 1 matchall action mirred egress mirror dev eth3; echo the session is on"
+		"tc filter add dev eth1 ingress pref 101 matchall action mirred egress mirror dev eth3; echo the session is on"
 	erspanSession = "modprobe -a ip_gre; ip link add er1 up type erspan seq key 7 local 10.66.3.1 remote 10.66.3.2 erspan_ver 1 erspan 7; " +
-		"tc filter add dev eth1 ingress pref 2 matchall action mirred egress mirror dev er1; echo the copies are on"
+		"tc filter add dev eth1 ingress pref 102 matchall action mirred egress mirror dev er1; echo the copies are on"
 	killAgent = `for p in /proc/[0-9]*; do case "$(cat $p/cmdline)" in waxseald*serve*) kill -9 ${p#/proc/};; esac; done`
 )
 
@@ -54,13 +54,13 @@ func startTraffic(t *testing.T, v *vm.VM) *vm.Neighbours {
 func testMirrorWhileRunning(t *testing.T, l site) {
 	v := l.boot(t, vm.Config{Dir: l.clean, Direct: true, Ports: 3})
 	n := startTraffic(t, v)
-	until(t, "the router forwards", func() bool { return n.Traffic().Delivered > 100 })
+	until(t, v, "the router forwards", func() bool { return n.Traffic().Delivered > 100 })
 	if got := l.attest(t, v, exitOK); got.Result != "affirming" || n.Traffic().Copied > 0 {
 		t.Errorf("before any mirror the verdict is %s (%v), %v", got.Result, got.Reasons, n.Traffic())
 	}
 
 	l.typed(t, v, spanSession, "the session is on")
-	until(t, "the collector gets copies", func() bool { return n.Traffic().Copied > 100 })
+	until(t, v, "the collector gets copies", func() bool { return n.Traffic().Copied > 100 })
 	got := l.tells(t, v, exitOK, mirrorReference)
 	if got.Result != "affirming" {
 		t.Errorf("an authorised mirror made the verdict %s (%v)", got.Result, got.Reasons)
@@ -73,7 +73,7 @@ func testMirrorWhileRunning(t *testing.T, l site) {
 		t.Fatal(err)
 	}
 	l.await(t, v, "agent ended")
-	until(t, "the agent is back", func() bool { return strings.Count(v.Output(), "agent serves") > 1 })
+	until(t, v, "the agent is back", func() bool { return strings.Count(v.Output(), "agent serves") > 1 })
 	for _, want := range []string{"eth1", "er1"} {
 		if got := l.tells(t, v, exitFailed, want); got.Result != "contraindicated" || len(got.findings()) == 0 {
 			t.Errorf("after the agent was killed the verdict is %s with findings %q", got.Result, got.findings())
@@ -130,11 +130,11 @@ func (v verdict) findings() []string {
 	return notes
 }
 
-func until(t *testing.T, what string, holds func() bool) {
+func until(t *testing.T, v *vm.VM, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("did not come: %s", what)
+			t.Fatalf("did not come: %s; the console:\n%s", what, v.Output())
 		}
 	}
 }
