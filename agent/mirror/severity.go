@@ -38,6 +38,11 @@ func (o Observation) does(words []string) bool {
 // the watched ports cannot be reached.
 func (j *Judge) elsewhere(o Observation) bool { return o.Netns != "" && !j.near[o.Netns] }
 
+// hint is the detector that only says when to look and who it may be. A flood
+// of system calls, as a busy router makes, loses its events; the rounds see what
+// is there all the same.
+const hint = "sys_enter"
+
 // grave says how much one fact matters by itself.
 func (j *Judge) grave(f *fact) Severity {
 	switch {
@@ -58,6 +63,9 @@ func (j *Judge) grave(f *fact) Severity {
 	case Tamper:
 		return Alarm
 	case Pressure, Overrun, Frozen:
+		if f.Detector == hint {
+			return Notice
+		}
 		return level(f.lasted() >= blindAfter, Alarm, Notice)
 	case Module:
 		return level(f.does(hidden), Alarm, later(f.Observation))

@@ -37,6 +37,11 @@ func attachFindings(c *agent.Config) error {
 // not run; it makes ten rounds a second.
 const staleAfter = 3 * time.Second
 
+// opensWithin is how long the watch may take to begin: the kernel of a slow
+// router verifies the programs for ten seconds. A quote before that shows by its
+// lack of capabilities that nothing is watched yet.
+const opensWithin = time.Minute
+
 // pulse is the heartbeat of the watch, for who takes quotes.
 type pulse struct {
 	watch atomic.Pointer[watch.Watch]
@@ -47,11 +52,11 @@ type pulse struct {
 // check records before a quote that the watch does not run, once for each time
 // that it stops.
 func (p *pulse) check(ctx context.Context, book *findings.Book, now time.Time) {
-	last := p.born
+	last, patience := p.born, opensWithin
 	if w := p.watch.Load(); w != nil && !w.State().Last.IsZero() {
-		last = w.State().Last
+		last, patience = w.State().Last, staleAfter
 	}
-	if now.Sub(last) < staleAfter {
+	if now.Sub(last) < patience {
 		p.told.Store(false)
 		return
 	}

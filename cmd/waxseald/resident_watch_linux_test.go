@@ -86,11 +86,11 @@ func TestAQuoteSaysThatTheWatchDoesNotRun(t *testing.T) {
 func TestAWatchThatNeverBeganIsToldAfterAWhile(t *testing.T) {
 	book, names := emptyBook(t)
 	beat := &pulse{born: time.Now()}
-	beat.check(t.Context(), book, beat.born.Add(staleAfter/2))
+	beat.check(t.Context(), book, beat.born.Add(opensWithin/2))
 	if got := names(); len(got) != 0 {
 		t.Errorf("at once: %q", got)
 	}
-	beat.check(t.Context(), book, beat.born.Add(2*staleAfter))
+	beat.check(t.Context(), book, beat.born.Add(2*opensWithin))
 	if got := names(); len(got) != 1 {
 		t.Errorf("after a while: %q", got)
 	}
