@@ -19,7 +19,7 @@ const (
 	spanSession = "modprobe -a cls_matchall act_mirred; tc qdisc add dev eth1 clsact; " +
 		"tc filter add dev eth1 ingress pref 101 matchall action mirred egress mirror dev eth3; echo the session is on"
 	erspanSession = "modprobe -a ip_gre; ip link add er1 up type erspan seq key 7 local 10.66.3.1 remote 10.66.3.2 erspan_ver 1 erspan 7; " +
-		"tc filter add dev eth1 ingress pref 102 matchall action mirred egress mirror dev er1; echo the copies are on"
+		"tc filter add dev eth1 ingress pref 90 matchall action mirred egress mirror dev er1; echo the copies are on"
 	killAgent = `for p in /proc/[0-9]*; do case "$(cat $p/cmdline)" in waxseald*serve*) kill -9 ${p#/proc/};; esac; done`
 )
 
