@@ -18,12 +18,11 @@ func TestMirrorsInQEMU(t *testing.T) {
 	})
 }
 
-// TestProbesInQEMU tries each source by itself there.
+// TestProbesInQEMU tries there what stands on the ports: this kernel has filters
+// where others have TCX links.
 func TestProbesInQEMU(t *testing.T) {
 	runInside(t, []suite{
-		{"hook.test", "./agent/mirror/probe/hook", "-test.run ^Test -test.skip TestFullRate"},
+		{"hook.test", "./agent/mirror/probe/hook", "-test.run 'TestHooksSee|TestARemoved|TestAFilterInFront|TestASenderThatBypasses'"},
 		{"probe.test", "./agent/mirror/probe", "-test.run 'TestThisKernel|TestStructs'"},
-		{"config.test", "./agent/mirror/probe/config", "-test.run 'MayLack|WireGuard|VLAN|NFT'"},
-		{"inventory.test", "./agent/mirror/probe/inventory", "-test.run ^Test"},
 	})
 }
