@@ -1,5 +1,5 @@
 # The work is in scripts/. demo, test, check and bench do all their set-up.
-.PHONY: help setup build demo test check bench fuzz generate reproduce clean
+.PHONY: help setup build demo test inside check bench fuzz generate reproduce clean
 
 help: ## what can be done
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -15,6 +15,9 @@ demo: setup build ## boot a router, attest it, change one thing at a time, see i
 
 test: setup build ## all tests, with real TPMs and routers in QEMU
 	@scripts/test
+
+inside: setup build ## the watch and its attacks on the router's own kernel, in QEMU (many minutes)
+	@go test -tags inside -count=1 -v -timeout 60m -run 'TestMirrorsInQEMU|TestProbesInQEMU' ./cmd/waxseal
 
 check: setup ## format, vet, staticcheck, walls, generated files, modules
 	@scripts/check
