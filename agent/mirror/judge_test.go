@@ -198,7 +198,7 @@ func TestTheOrderOfObservationsDoesNotMatter(t *testing.T) {
 	eachCase(t, func(t *testing.T, c judged) {
 		ticks := slices.ContainsFunc(c.steps, func(s step) bool { return s.see == nil || s.see.Gone })
 		if ticks {
-			t.Skip("the case tells of an end")
+			return // a case that tells of an end has an order
 		}
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 50 {
